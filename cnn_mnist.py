@@ -182,8 +182,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     train_loader = make_loader(train_images, train_labels, args.batch_size)
     if args.model == "resnet" and 1 in (args.batch_size, len(train_images) % args.batch_size):
         parser.error(
-            f"{len(train_images)} images in batches of {args.batch_size} leave one alone, and ResNet's "
-            "BatchNorm cannot learn from one: choose another --batch-size or --limit"
+            f"{len(train_images)} images in batches of {args.batch_size} leave one alone, and that "
+            "ResNet's BatchNorm cannot learn from: choose another --batch-size or --limit"
         )
 
     model = MODELS[args.model]()
@@ -334,12 +334,13 @@ def plot_mistakes(model: nn.Module, images: Tensor, labels: Tensor, file: Path) 
     model.eval()
     predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(1000)])
     wrong = (predicted != labels).nonzero().flatten()
-    figure, axes = plt.subplots(3, 8, figsize=(9, 4.2), layout="constrained")
+    rows = max(1, math.ceil(min(len(wrong), 24) / 8))
+    figure, axes = plt.subplots(rows, 8, figsize=(9, 0.7 + 1.3 * rows), layout="constrained")
     figure.suptitle(f"{len(wrong)} of {len(labels):,} test images read wrongly (label → read as)")
     for axis in axes.flat:
         axis.axis("off")
     for index, axis in zip(wrong, axes.flat):
-        axis.imshow(images[index, 0].cpu(), cmap="gray")
+        axis.imshow(images[index, 0].cpu().numpy(), cmap="gray")
         axis.set_title(f"{labels[index]} → {predicted[index]}")
     figure.savefig(file)
     plt.close(figure)
@@ -350,8 +351,8 @@ def plot_filters(model: nn.Module, file: Path) -> None:
     import matplotlib.pyplot as plt
 
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    filters = first.weight.detach().cpu()[:, 0]
-    limit = filters.abs().max()
+    filters = first.weight.detach().cpu().numpy()[:, 0]
+    limit = abs(filters).max()
     columns = min(8, len(filters))
     rows = math.ceil(len(filters) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(columns, rows + 0.6), layout="constrained")
@@ -404,7 +405,7 @@ def predict(photos, model_name: str, weights: Path, device: torch.device, out_di
         print(f"{photo}: {digit} ({probability:.1%})")
         row[0].imshow(read_gray(photo), cmap="gray")
         row[0].set_title("the photo")
-        row[1].imshow(image[0], cmap="gray")
+        row[1].imshow(image[0].numpy(), cmap="gray")
         row[1].set_title(f"what the network saw: {digit} ({probability:.0%})")
     for axis in axes.flat:
         axis.axis("off")
@@ -442,8 +443,8 @@ def prepare_photo(photo: str) -> Tensor:
     # Most of a photo is paper, so the median all around a pixel is the paper there, shadow and
     # all. How much a pixel differs from it is the ink, dark on light or light on dark.
     ink = cv2.absdiff(gray, cv2.medianBlur(gray, 255))
-    threshold, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if threshold < 15:  # of 255: what is left is noise
+    _, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if not mask.any() or ink[mask > 0].mean() < 20:  # of 255: that much is noise
         sys.exit(f"error: no ink found in {photo}")
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)  # piece 0 is the paper
     areas = stats[:, cv2.CC_STAT_AREA]
@@ -579,11 +580,15 @@ def read_mnist(image_file: Path, label_file: Path) -> list[Tensor]:
 
 
 def read_digits() -> list[Tensor]:
-    """scikit-learn's 1,797 digits, 8x8 pixels in 0...16, scaled up; always the same 360 to test."""
+    """scikit-learn's 1,797 digits of 8x8 pixels in 0...16; always the same 360 are for testing.
+
+    Scaled up to 20x20 in the middle of 28x28, as MNIST's digits are.
+    """
     from sklearn.datasets import load_digits  # slow to import, so only where it is needed
 
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=28, mode="bilinear")
+    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
+    images = F.pad(images, (4, 4, 4, 4))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     test, train = order[:360], order[360:]
     return [images[train], labels[train], images[test], labels[test]]

@@ -220,11 +220,15 @@ def read_mnist(image_file: Path, label_file: Path) -> list[Tensor]:
 
 
 def read_digits() -> list[Tensor]:
-    """scikit-learn's 1,797 digits, 8x8 pixels in 0...16, scaled up; always the same 360 to test."""
+    """scikit-learn's 1,797 digits of 8x8 pixels in 0...16; always the same 360 are for testing.
+
+    Scaled up to 20x20 in the middle of 28x28, as MNIST's digits are.
+    """
     from sklearn.datasets import load_digits  # slow to import, so only where it is needed
 
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=28, mode="bilinear")
+    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
+    images = F.pad(images, (4, 4, 4, 4))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     test, train = order[:360], order[360:]
     return [images[train], labels[train], images[test], labels[test]]
