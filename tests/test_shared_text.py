@@ -61,7 +61,7 @@ def test_reading_order(name):
     docstring = ast.get_docstring(tree)
     assert re.search(r"[\u4e00-\u9fff]", docstring)
     assert f"python {name}" in docstring
-    assert "Try:" in docstring
+    assert "**Try**" in docstring
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert functions[0] == "main"
     assert source.rstrip().endswith("main()")
