@@ -145,24 +145,28 @@ def operations(args) -> dict:
 
     column = x[:, 1]
     print(f"\nNumPy's indexing: {x[:, 1] = }")
-    print(f"but not its negative steps: x[::-1] → {refused(lambda: x[::-1])}; x.flip(0) does that")
+    step_error = refused(lambda: x[::-1])
+    print(f"but not its negative steps: x[::-1] → {step_error}; that is x.flip(0)")
 
-    x = torch.randn(4, 4)
-    y, z = x.view(16), x.view(-1, 8)  # -1: whatever is left, here 2
-    print(f"\nx.view(16), x.view(-1, 8): {x.size()} {y.size()} {z.size()}")
-    print("A view shares x's memory, so it cannot take every shape; x.reshape copies when it must:")
-    view_error = refused(lambda: x.t().view(-1))
-    print(f"x.t().view(-1) → {view_error}")
-    x = torch.randn(1)
-    print(f"\n{x = }, {x.item() = } (a tensor of one element becomes a Python number)")
+    square = torch.randn(4, 4)
+    flat, wide = square.view(16), square.view(-1, 8)  # -1: whatever is left, here 2
+    print(f"\n{square.size() = }, {flat.size() = }, {wide.size() = }")
+    print("A view shares the memory, so it cannot take every shape; reshape copies when it must:")
+    view_error = refused(lambda: square.t().view(-1))
+    print(f"square.t().view(-1) → {view_error}")
+    one = torch.randn(1)
+    print(f"\n{one = }, {one.item() = } (a tensor of one element becomes a Python number)")
     print("All the other operations: https://pytorch.org/docs/stable/torch.html")
     return {
+        "x": x,
+        "y": y,
         "sums": [plus, add, out, in_place],
         "column": column,
-        "views": [tuple(view.shape) for view in (torch.empty(4, 4), y, z)],
+        "views": [tuple(view.shape) for view in (square, flat, wide)],
         "view_error": view_error,
-        "item": x.item(),
-        "tensor": x,
+        "step_error": step_error,
+        "item": one.item(),
+        "tensor": one,
     }
 
 
@@ -216,7 +220,7 @@ def devices(args) -> dict:
     back = z.to("cpu", torch.double)
     print(f"x + y = {z}\nz.to('cpu', torch.double) = {back}: .to changes the dtype as well")
 
-    x = torch.tensor([1, 2, 3])
+    start, x = x, torch.tensor([1, 2, 3])
     print(f"\n{x.device = } (a tensor is made on the CPU)")
     moves = {
         "x.cuda()": lambda: x.cuda(),
@@ -224,11 +228,11 @@ def devices(args) -> dict:
         "x.to('cuda')": lambda: x.to("cuda"),
         "torch.tensor([1, 2, 3], device='cuda')": lambda: torch.tensor([1, 2, 3], device="cuda"),
     }
+    moved = {}
     for code, move in moves.items():  # four ways to one thing: the first GPU
-        moved = str(move()) if torch.cuda.is_available() else refused(move)
-        print(f"{code} → {moved}")
-    x = x.to(device)
-    square = x**2
+        moved[code] = str(move()) if torch.cuda.is_available() else refused(move)
+        print(f"{code} → {moved[code]}")
+    square = x.to(device) ** 2
     print(f"x.to(device)**2 = {square}: results stay where their inputs are")
 
     # "meta" is a device that every machine has: tensors with a shape and no data.
@@ -249,9 +253,9 @@ def devices(args) -> dict:
     print(f"An input on {other.device} → {wrong_input}")
     print("A tensor's .to returns a new tensor; a module's moves the module itself.")
     return results | {
-        "device": device,
+        "x": start,
         "z": z,
-        "z_minus_x": (z.cpu() - (z - y).cpu()),
+        "moves": moved,
         "back": back,
         "square": square,
         "two_devices": two_devices,
@@ -537,8 +541,8 @@ def official_dataset(args) -> dict:
     # The notes' num_workers=4 starts processes, each of which imports this file again on Windows
     # and macOS: that is what `if __name__ == "__main__"` at its end is for.
     loader = DataLoader(dataset, batch_size=64, shuffle=True)
-    images, labels = next(iter(loader))  # the notes' data_iter.next() is gone
-    print(f"next(iter(loader)): {images.shape = }, {labels.shape = } (a tensor, not an array)")
+    first_images, labels = next(iter(loader))  # the notes' data_iter.next() is gone
+    print(f"next(iter(loader)): {first_images.shape = }, {labels.shape = } (tensors, not arrays)")
     seen = 0
     for images, _ in loader:
         seen += len(images)  # here a training step would be
@@ -547,7 +551,8 @@ def official_dataset(args) -> dict:
         "dataset": type(dataset).__name__,
         "image": image,
         "label": label,
-        "batch": [tuple(next(iter(loader))[0].shape), labels.dtype],
+        "batch": tuple(first_images.shape),
+        "labels": labels,
         "batches": len(loader),
         "seen": seen,
     }
