@@ -118,7 +118,7 @@ def test_A8_what_the_notebook_shows_of_resnet():
     assert sum(conv.kernel_size == (1, 1) for conv in convolutions) == 3
 
 
-def test_A8_learning_rate_decays_to_zero_and_only_resnets(mnist_dir, tmp_path, monkeypatch):
+def test_learning_rate_decays_to_zero_but_for_lenet(mnist_dir, tmp_path, monkeypatch):
     rates = []
     train_one_epoch = cnn_mnist.train_one_epoch
 
@@ -131,10 +131,11 @@ def test_A8_learning_rate_decays_to_zero_and_only_resnets(mnist_dir, tmp_path, m
     monkeypatch.setattr(cnn_mnist, "train_one_epoch", spy)
     flags = ["--data-dir", str(mnist_dir), "--limit", "4", "--batch-size", "2", "--epochs", "2"]
     flags += ["--device", "cpu", "--out-dir", str(tmp_path)]
-    cnn_mnist.main([*flags, "--model", "resnet"])
-    assert rates == pytest.approx([0.001, 0.0005, 0.0005, 0], abs=1e-9)
-    rates.clear()
-    cnn_mnist.main([*flags, "--model", "convnet"])
+    for model in ("resnet", "convnet"):
+        cnn_mnist.main([*flags, "--model", model])
+        assert rates == pytest.approx([0.001, 0.0005, 0.0005, 0], abs=1e-9)
+        rates.clear()
+    cnn_mnist.main([*flags, "--model", "lenet"])
     assert rates == [0.001] * 4
 
 
