@@ -334,7 +334,7 @@ def plot_mistakes(model: nn.Module, images: Tensor, labels: Tensor, file: Path) 
     import matplotlib.pyplot as plt
 
     model.eval()
-    predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(1000)])
+    predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(200)])
     wrong = (predicted != labels).nonzero().flatten()
     rows = max(1, math.ceil(min(len(wrong), 24) / 8))
     figure, axes = plt.subplots(rows, 8, figsize=(9, 0.7 + 1.3 * rows), layout="constrained")
@@ -625,7 +625,7 @@ def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> floa
 def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The fraction, 0...1, of the images whose largest logit stands at the right digit."""
     model.eval()
-    predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(1000)])
+    predicted = torch.cat([model(batch).argmax(dim=1) for batch in images.split(200)])
     return (predicted == labels).sum().item() / len(labels)
 
 
