@@ -19,6 +19,10 @@ PROGRAMS = {  # script -> flags for a short run, and a file that it writes
     "logistic_regression.py": (["--epochs", "1"], "logistic-digits.pt"),
     "nn_demo.py": (["--epochs", "1", "--limit", "200"], "mlp-digits.pt"),
     "cnn_mnist.py": (["--epochs", "1", "--limit", "200"], "convnet-digits.pt"),
+    "linear_regression.py": ([], "linear-fit.png"),
+    "cv2_tensor.py": ([], "cv2-tensor-steps.png"),
+    "unet_doubleconv.py": (["--train-images", "4", "--epochs", "1"], "unet-masks.png"),
+    "pytorch_basic.py": (["--section", "tensors", "save_and_load"], "checkpoint.pt"),
 }
 
 

@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
@@ -251,18 +246,3 @@ def test_out_dir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="error: cannot write to --out-dir"):
         cv2_tensor.main(["--out-dir", str(tmp_path / "file" / "out")])
-
-
-def test_runs_alone_from_another_folder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, Path(cv2_tensor.__file__).resolve()],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "A grayscale picture has one channel" in done.stdout
-    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
-    saved = {file.suffix for file in (tmp_path / "outputs" / "cv2_tensor").iterdir()}
-    assert saved == {".png", ".tif"}

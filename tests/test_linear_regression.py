@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -199,17 +194,3 @@ def test_out_dir_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="error: cannot write to --out-dir"):
         linear_regression.main(["--out-dir", str(tmp_path / "file" / "out")])
-
-
-def test_runs_alone_from_another_folder(tmp_path):
-    done = subprocess.run(
-        [sys.executable, Path(linear_regression.__file__).resolve(), "--epochs", "5"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    saved = {file.name for file in (tmp_path / "outputs" / "linear_regression").iterdir()}
-    assert saved == {"linear.pt", "linear-fit.png"}
