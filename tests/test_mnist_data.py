@@ -113,7 +113,8 @@ def test_stalled_download_ends(sent, tmp_path, monkeypatch, set_proxy):
     monkeypatch.setattr(logistic_regression, "STALL_SECONDS", 0.2)
     assert load_data("auto", tmp_path, 10, CPU)[0] == "digits"
     assert connections
-    server.close()
+    for connection in (server, *connections):
+        connection.close()
     # What it left behind does not count as MNIST in the next run either.
     assert load_data("auto", tmp_path, 10, CPU)[0] == "digits"
 

@@ -171,9 +171,9 @@ def test_B2_trace_names_the_module_that_breaks_between_its_layers():
     assert error.startswith("1, Odd, was given (3, 2, 4): RuntimeError: shape '[-1, 4]'")
 
     model = UNet()
-    model.up3.conv = DoubleConv(64, 32)  # the notes' padding: what comes up is too small
+    model.up1.conv = DoubleConv(64, 32)  # the notes' padding: what comes up is too small
     _, error = trace_shapes(model, torch.rand(1, 3, 64, 64))
-    assert error.startswith("up4, Up, was given [(1, 32, 12, 12), (1, 16, 32, 32)]: ")
+    assert error.startswith("up2, Up, was given [(1, 32, 12, 12), (1, 16, 32, 32)]: ")
     assert "Expected size 32 but got size 24" in error
 
 
