@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     model = NeuralNet().to(device)
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    # fused: the same update, with each weight read and written once, which is faster.
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
 
     weights = out_dir / f"mlp-{dataset}.pt"
     results = {
@@ -241,11 +242,19 @@ def read_digits() -> list[Tensor]:
     return [images[train], labels[train], images[test], labels[test]]
 
 
+class Batches(TensorDataset):
+    """A TensorDataset to be asked for a batch, not for an image: index_select is the faster way."""
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...]:
+        indices = torch.tensor(indices, device=self.tensors[0].device)
+        return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+
+
 def make_loader(images: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
-    """Shuffled batches, each cut out of the tensors with one list of indices."""
-    dataset = TensorDataset(images, labels)
-    batches = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
-    return DataLoader(dataset, sampler=batches, batch_size=None)
+    """Shuffled batches; `batch_size=None` as the sampler hands out lists of indices already."""
+    dataset = Batches(images, labels)
+    sampler = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
+    return DataLoader(dataset, sampler=sampler, batch_size=None)
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:

@@ -158,7 +158,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     train_images, train_masks = draw_bags(args.train_images, args.seed, device)
     images, masks = draw_bags(HELD_OUT_IMAGES, HELD_OUT_SEED, device)
-    train_loader = make_loader(train_images, train_masks, args.batch_size)
+    train_set = TensorDataset(train_images, train_masks)
+    batches = BatchSampler(RandomSampler(train_set), args.batch_size, drop_last=False)
+    # batch_size=None: the sampler hands out a batch's indices already, all of them at once.
+    train_loader = DataLoader(train_set, sampler=batches, batch_size=None)
 
     # channels_last: a pixel's channels side by side in memory, which convolutions like better.
     model = UNet().to(device, memory_format=torch.channels_last)
@@ -467,13 +470,6 @@ def make_out_dir(folder: Path) -> Path:
     except OSError as error:
         sys.exit(f"error: cannot write to --out-dir {folder}: {error.strerror}")
     return folder
-
-
-def make_loader(images: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
-    """Shuffled batches, each cut out of the tensors with one list of indices."""
-    dataset = TensorDataset(images, labels)
-    batches = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
-    return DataLoader(dataset, sampler=batches, batch_size=None)
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:

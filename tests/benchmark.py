@@ -16,6 +16,7 @@ import argparse
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ import nn_demo
 
 MODELS = {
     "logistic": (logistic_regression.LogisticRegression, torch.optim.SGD),
-    "MLP": (nn_demo.NeuralNet, torch.optim.Adam),
+    "MLP": (nn_demo.NeuralNet, partial(torch.optim.Adam, fused=True)),
     "LeNet": (cnn_mnist.LeNet, torch.optim.Adam),
     "ConvNet": (cnn_mnist.ConvNet, torch.optim.Adam),
 }
@@ -65,7 +66,10 @@ def main() -> None:
             model = model_class().to(device)
             if way != "notes" and model_class in cnn_mnist.MODELS.values():
                 model = model.to(memory_format=torch.channels_last)
-            steps[way] = (model, optimizer_class(model.parameters(), lr=0.001))
+            # The notes' Adam is the plain one; fused is part of ours, and so of its limit.
+            plain = way == "notes" and name == "MLP"
+            make_optimizer = torch.optim.Adam if plain else optimizer_class
+            steps[way] = (model, make_optimizer(model.parameters(), lr=0.001))
         for _ in range(args.rounds):
             for way, loader in loaders.items():
                 start = time.perf_counter()
