@@ -409,7 +409,8 @@ def predict(photos, model_name: str, weights: Path, device: torch.device, out_di
     images = torch.stack([prepare_photo(photo) for photo in photos])
     probabilities, digits = model(images.to(device)).softmax(dim=1).cpu().max(dim=1)
     file = out_dir / f"{weights.stem}-predictions.png"
-    figure, axes = plt.subplots(len(photos), 2, figsize=(5, 2.5 * len(photos)), squeeze=False)
+    size = (7, 3.2 * len(photos))
+    figure, axes = plt.subplots(len(photos), 2, figsize=size, squeeze=False, layout="constrained")
     predictions = []
     for row, photo, image, digit, probability in zip(axes, photos, images, digits, probabilities):
         predictions.append(
@@ -421,7 +422,7 @@ def predict(photos, model_name: str, weights: Path, device: torch.device, out_di
         row[1].imshow(image[0].numpy(), cmap="gray")
         row[1].set_title(f"what the network saw: {digit} ({probability:.0%})")
     for axis in axes.flat:
-        axis.axis("off")
+        axis.set(xticks=[], yticks=[])
     figure.savefig(file)
     plt.close(figure)
     print(f"Written: {file}")
@@ -669,6 +670,8 @@ def plot_curves(results: dict, title: str) -> None:
     left.set(xlabel="epoch", ylabel="training loss (cross entropy)")
     right.plot(epochs, [100 * accuracy for accuracy in results["test_accuracy"]], marker=".")
     right.set(xlabel="epoch", ylabel="test images right (%)")
+    for axes in (left, right):
+        axes.locator_params(axis="x", integer=True)
     figure.savefig(results["files"]["curves"])
     plt.close(figure)
 

@@ -301,6 +301,8 @@ def plot_curves(results: dict, title: str) -> None:
     left.set(xlabel="epoch", ylabel="training loss (cross entropy)")
     right.plot(epochs, [100 * accuracy for accuracy in results["test_accuracy"]], marker=".")
     right.set(xlabel="epoch", ylabel="test images right (%)")
+    for axes in (left, right):
+        axes.locator_params(axis="x", integer=True)
     figure.savefig(results["files"]["curves"])
     plt.close(figure)
 
