@@ -8,13 +8,13 @@ in --data-dir.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import cv2
+from PIL import Image
 from torchvision import datasets
 
 DOCS = Path(__file__).resolve().parent
@@ -65,7 +65,9 @@ def main() -> None:
             file = DOCS / "output" / f"{transcript}.txt"
             file.write_bytes(f"{command}\n".encode() + run.stdout)
         for image in IMAGES:
-            shutil.copy(Path(folder, "outputs", image), DOCS / "images")
+            picture = Image.open(Path(folder, "outputs", image)).convert("RGB")
+            picture.thumbnail((800, 1000))  # README's width; 128 colors keep it below 200 KB
+            picture.quantize(128).save(DOCS / "images" / Path(image).name, optimize=True)
 
 
 if __name__ == "__main__":
