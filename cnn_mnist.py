@@ -1,6 +1,6 @@
 """Three convolutional networks on MNIST: a small ConvNet with BatchNorm, LeNet and ResNet-18.
 
-Notes: Pytorch_CNN：MNST+卷积神经网络训练测试, LeNet.ipynb：pytorch搭建LeNet网络,
+Notes: Pytorch_CNN：MINST+卷积神经网络训练测试, LeNet.ipynb：pytorch搭建LeNet网络,
 ResNet.ipynb：pytorch搭建ResNet
 
     python cnn_mnist.py                          # ConvNet on MNIST, downloaded on the first run
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print(f"\nLoaded again, it reads test image 0 as {digit}; its label is {test_labels[0]}.\n")
 
     results["modes"] = show_train_and_eval(model, test_images[:100].cpu())
-    plot_curves(results, f"{args.model} on {dataset}")
+    plot_curves(results, f"{type(model).__name__} on {dataset}")
     plot_mistakes(model.to(device), test_images, test_labels, results["files"]["mistakes"])
     plot_filters(model, results["files"]["filters"])
     print_result(results, args.dataset)

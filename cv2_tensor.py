@@ -282,9 +282,10 @@ def show(name: str, picture, steps: dict) -> None:
 def draw_contact_sheet(steps: dict, file: Path) -> None:
     import matplotlib.pyplot as plt  # slow to import, so only where it is needed
 
-    figure, axes = plt.subplots(4, 4, figsize=(9, 11), layout="constrained")
+    figure, axes = plt.subplots(4, 4, figsize=(9, 12), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.12)
     figure.suptitle(
-        "From a file to a tensor and back, shown as RGB from its minimum to its maximum"
+        "Every step, shown as if it were RGB (BGR swaps red and blue) and stretched to its range"
     )
     for place in axes.flat[len(steps) :]:
         place.remove()

@@ -1,6 +1,7 @@
 """The 60-minute tour of PyTorch, then datasets, a pretrained model, saving and loading.
 
-Notes: 60分钟熟悉Pytorch, Pytorch_Basic.py：自动求导、数据集的使用、模型保存及载入 and
+Notes: Pytorch_tutorial, 60分钟熟悉Pytorch,
+Pytorch_Basic.py：自动求导、数据集的使用、模型保存及载入 and
 pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
 
     python pytorch_basic.py                               # everything, offline
@@ -497,7 +498,7 @@ def update_weights(args) -> dict:
 
 
 def first_examples(args) -> dict:
-    """Pytorch_Basic.py 自动求导 · Two examples of autograd, and NumPy"""
+    """Pytorch_Basic.py：自动求导 · Two examples of autograd, and NumPy"""
     x, w, b = (torch.tensor(value, requires_grad=True) for value in (1.0, 2.0, 3.0))
     y = w * x + b
     y.backward()
@@ -528,7 +529,7 @@ def first_examples(args) -> dict:
 
 
 def official_dataset(args) -> dict:
-    """Pytorch_Basic.py 数据集 · The datasets that torchvision knows: CIFAR-10"""
+    """Pytorch_Basic.py：数据集的使用 · The datasets that torchvision knows: CIFAR-10"""
     to_tensor = transforms.ToTensor()
     if args.download:
         try:
@@ -641,7 +642,7 @@ def draw_folder(folder: Path) -> tuple[Path, Path]:
 
 
 def own_dataset(args) -> dict:
-    """Pytorch_Basic.py 自定义数据集 · Your own dataset: images and masks from folders"""
+    """Pytorch_Basic.py：数据集的使用, 自定义数据集 · Your own: images and masks from folders"""
     with tempfile.TemporaryDirectory() as folder:
         images, masks = (args.images, args.masks) if args.images else draw_folder(Path(folder))
         try:
@@ -666,7 +667,7 @@ def own_dataset(args) -> dict:
 
 
 def pretrained(args) -> dict:
-    """Pytorch_Basic.py 预训练模型 · A pretrained model with a new head"""
+    """Pytorch_Basic.py：预训练模型 · A pretrained model with a new head"""
     # The notes' pretrained=True is deprecated.
     weights = models.ResNet18_Weights.DEFAULT if args.download else None
     try:
@@ -700,7 +701,7 @@ def pretrained(args) -> dict:
 
 
 def save_and_load(args) -> dict:
-    """Pytorch_Basic.py 模型保存及载入 · Saving and loading a model"""
+    """Pytorch_Basic.py：模型保存及载入 · Saving and loading a model"""
     inputs, targets = torch.randn(20, 3), torch.randn(20, 2)
     model, optimizer = new_model()
     learn(model, optimizer, inputs, targets, epochs=3)
@@ -718,7 +719,7 @@ def save_and_load(args) -> dict:
     # refused by default since 2.6. weights_only=False: for a file you made yourself, and no other.
     whole = args.out_dir / "model-whole.pt"
     torch.save(model, whole)
-    refusal = refused(lambda: torch.load(whole))
+    refusal = refused(lambda: torch.load(whole)).partition(". ")[0]  # the rest is long
     print(f"Whole model: torch.load(file) → {refusal}")
     loaded = torch.load(whole, weights_only=False)
     whole_same = torch.equal(loaded(inputs), model(inputs))

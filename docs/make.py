@@ -66,8 +66,8 @@ def main() -> None:
             file.write_bytes(f"{command}\n".encode() + run.stdout)
         for image in IMAGES:
             picture = Image.open(Path(folder, "outputs", image)).convert("RGB")
-            picture.thumbnail((800, 1000))  # README's width; 128 colors keep it below 200 KB
-            picture.quantize(128).save(DOCS / "images" / Path(image).name, optimize=True)
+            picture.thumbnail((800, 900))  # README's width; 96 colors keep it below 200 KB
+            picture.quantize(96).save(DOCS / "images" / Path(image).name, optimize=True)
 
 
 if __name__ == "__main__":
