@@ -5,12 +5,14 @@ import socket
 import struct
 import urllib.request
 
+os.environ["MPLBACKEND"] = "Agg"  # before pyplot is imported: no test opens a window
+
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-os.environ["MPLBACKEND"] = "Agg"  # no test opens a window
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: one core each, or they fight over both
     torch.set_num_threads(1)
 
@@ -41,6 +43,13 @@ def no_network(set_proxy):
     set_proxy("http://127.0.0.1:9")
     yield
     socket.setdefaulttimeout(None)  # the MNIST scripts set it before they download
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """A script that stops halfway leaves its figure open; the next test starts without."""
+    yield
+    plt.close("all")
 
 
 def draw_digit(digit: int, rng: np.random.Generator) -> np.ndarray:

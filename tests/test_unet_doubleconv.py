@@ -337,7 +337,6 @@ def test_B4_one_hot_masks_give_the_same_loss():
 
 
 def test_B4_unet_learns_what_a_threshold_cannot(tmp_path, device, small_pictures):
-    plt.close("all")
     results = run(tmp_path, "--train-images", "200", "--epochs", "3", device=device)
     assert results["device"] == device
     assert results["epochs"] == 3
