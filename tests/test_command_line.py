@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_out_dir_that_cannot_be_written_is_found_before_training(script, capsys,
     file.touch()
     for folder in (file, file / "below"):
         assert_one_line(script, ["--out-dir", str(folder)], capsys, f"--out-dir {folder}")
+
+
+def test_out_dir_that_is_there_but_read_only(capsys, tmp_path, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    message = f"cannot write to --out-dir {tmp_path}: Permission denied"
+    assert_one_line(logistic_regression, ["--out-dir", str(tmp_path)], capsys, message)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
