@@ -153,9 +153,8 @@ class ResNet(nn.Module):
     @staticmethod
     def make_stage(in_channels, out_channels, blocks, halve=True) -> nn.Sequential:
         first = Residual(in_channels, out_channels, use_1x1conv=halve, stride=2 if halve else 1)
-        return nn.Sequential(
-            first, *[Residual(out_channels, out_channels) for _ in range(blocks - 1)]
-        )
+        rest = [Residual(out_channels, out_channels) for _ in range(blocks - 1)]
+        return nn.Sequential(first, *rest)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
@@ -370,9 +369,8 @@ def plot_filters(model: nn.Module, file: Path) -> None:
     for filter, axis in zip(filters, axes.flat):
         shown = axis.imshow(filter, cmap="RdBu", vmin=-limit, vmax=limit)
         axis.axis("off")
-    figure.suptitle(
-        f"First convolution: {len(filters)} filters, {filter.shape[0]}x{filter.shape[1]}"
-    )
+    height, width = filter.shape
+    figure.suptitle(f"First convolution: {len(filters)} filters, {height}x{width}")
     figure.colorbar(shown, ax=axes, label="weight")
     figure.savefig(file)
     plt.close(figure)
@@ -382,9 +380,7 @@ def newest_weights(out_dir: Path, model: str, dataset: str) -> Path:
     pattern = f"{model}-{'*' if dataset == 'auto' else dataset}.pt"
     found = sorted(out_dir.glob(pattern), key=lambda file: file.stat().st_mtime)
     if not found:
-        sys.exit(
-            f"error: no {pattern} in {out_dir}: train --model {model} first, or give --weights"
-        )
+        sys.exit(f"error: no {pattern} in {out_dir}: train --model {model} first or give --weights")
     return found[-1]
 
 
@@ -413,9 +409,8 @@ def predict(photos, model_name: str, weights: Path, device: torch.device, out_di
     figure, axes = plt.subplots(len(photos), 2, figsize=size, squeeze=False, layout="constrained")
     predictions = []
     for row, photo, image, digit, probability in zip(axes, photos, images, digits, probabilities):
-        predictions.append(
-            {"image": photo, "digit": digit.item(), "probability": probability.item()}
-        )
+        found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
+        predictions.append(found)
         print(f"{photo}: {digit} ({probability:.1%})")
         row[0].imshow(read_gray(photo), cmap="gray")
         row[0].set_title("the photo")
@@ -465,9 +460,8 @@ def prepare_photo(photo: str) -> Tensor:
     mask = np.isin(pieces, 1 + np.flatnonzero(areas[1:] > 0.1 * areas[1:].max()))  # no specks
     rows, columns = np.nonzero(mask)
     box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-    ink = np.minimum(ink / np.percentile(ink[mask], 25), 1) * cv2.dilate(
-        mask.astype(float), np.ones((5, 5))
-    )
+    full = np.percentile(ink[mask], 25)  # this much ink and more is white
+    ink = np.minimum(ink / full, 1) * cv2.dilate(mask.astype(float), np.ones((5, 5)))
     ink = ink[box]
     height, width = (max(1, round(20 * side / max(ink.shape))) for side in ink.shape)
     ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
@@ -505,11 +499,10 @@ def make_parser() -> argparse.ArgumentParser:
     flag = parser.add_argument
     flag("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="default: auto")
     flag("--data-dir", default="data", help="the folder that MNIST is in or goes to; default: data")
-    flag("--limit", type=positive_integer, metavar="N", help="only the first N training images")
-    flag("--epochs", type=positive_integer, metavar="N", help=f"default: {EPOCHS}")
-    flag(
-        "--batch-size", type=positive_integer, metavar="N", default=BATCH_SIZE, help="default: 100"
-    )
+    count = {"type": positive_integer, "metavar": "N"}
+    flag("--limit", **count, help="only the first N training images")
+    flag("--epochs", **count, help=f"default: {EPOCHS}".replace("'", ""))
+    flag("--batch-size", **count, default=BATCH_SIZE, help="default: 100")
     flag("--lr", type=positive_number, default=LEARNING_RATE, help="default: 0.001")
     flag("--seed", type=whole_number, metavar="N", default=0, help="default: 0")
     flag("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps, ...")
@@ -526,7 +519,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        sys.exit(f"error: --device {name} cannot be used here: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
 
@@ -548,26 +542,24 @@ def load_data(choice: str, data_dir: str, limit: int | None, device: torch.devic
     """
     raw = Path(data_dir, "MNIST", "raw")
     files = [raw / name.removesuffix(".gz") for name, _ in datasets.MNIST.resources]
-    missing = [file.name for file in files if not file.is_file()]
-    if choice != "digits" and missing:
+    if choice != "digits" and not all(file.is_file() for file in files):
         print(f"MNIST is not in {raw}: downloading it (11 MB) ...", flush=True)
         socket.setdefaulttimeout(STALL_SECONDS)
-        reason = ""
         try:
             datasets.MNIST(data_dir, download=True)
-        except Exception as error:  # no network, a stall, a full disk, ...: it is told just below
+        except Exception as error:  # no network, a stall, a full disk, ...
             reason = str(error).rstrip().rpartition("\n")[2]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing and choice == "mnist":
-            sys.exit(
-                f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put these "
-                f"files (as they are or as .gz) into {raw} yourself: {', '.join(missing)}"
-            )
-        if missing:
+            if choice == "mnist":
+                sys.exit(
+                    f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put "
+                    f"these files (as they are or as .gz) into {raw} yourself: "
+                    f"{', '.join(file.name for file in files)}"
+                )
             print(f"!!! MNIST cannot be downloaded ({reason}).")
             print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.")
+            choice = "digits"
 
-    if choice == "digits" or missing:
+    if choice == "digits":
         dataset, tensors = "digits", read_digits()
     else:
         dataset, tensors = "mnist", read_mnist(*files[:2]) + read_mnist(*files[2:])

@@ -284,9 +284,7 @@ def draw_contact_sheet(steps: dict, file: Path) -> None:
 
     figure, axes = plt.subplots(4, 4, figsize=(9, 12), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12)
-    figure.suptitle(
-        "Every step, shown as if it were RGB (BGR swaps red and blue) and stretched to its range"
-    )
+    figure.suptitle("Every step, shown as if RGB (BGR swaps red and blue), stretched to its range")
     for place in axes.flat[len(steps) :]:
         place.remove()
     for place, (name, picture) in zip(axes.flat, steps.items(), strict=False):

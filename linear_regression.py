@@ -153,10 +153,9 @@ def plot_fit(results: dict, show: bool) -> None:
         ("C0-", f"gradient descent, {results['epochs']:,} epochs", results),
         ("k--", "least squares (exact)", results["exact"]),
     ):
-        label = (
-            f"{name}: y = {line['slope']:.3f} x + {line['intercept']:.3f}, MSE {line['mse']:.3f}"
-        )
-        axes.plot(ends, line["slope"] * ends + line["intercept"], style, label=label)
+        formula = "y = {slope:.3f} x + {intercept:.3f}, MSE {mse:.3f}".format(**line)
+        y = line["slope"] * ends + line["intercept"]
+        axes.plot(ends, y, style, label=f"{name}: {formula}")
     axes.set(xlim=(0, 12), ylim=(0, 4.5), xlabel="x", ylabel="y")
     axes.set_title("Linear regression: the fitted line and the exact one")
     axes.legend(loc="lower right")
@@ -192,7 +191,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        sys.exit(f"error: --device {name} cannot be used here: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
 

@@ -139,11 +139,10 @@ def make_parser() -> argparse.ArgumentParser:
     flag = parser.add_argument
     flag("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="default: auto")
     flag("--data-dir", default="data", help="the folder that MNIST is in or goes to; default: data")
-    flag("--limit", type=positive_integer, metavar="N", help="only the first N training images")
-    flag("--epochs", type=positive_integer, metavar="N", help=f"default: {EPOCHS}")
-    flag(
-        "--batch-size", type=positive_integer, metavar="N", default=BATCH_SIZE, help="default: 100"
-    )
+    count = {"type": positive_integer, "metavar": "N"}
+    flag("--limit", **count, help="only the first N training images")
+    flag("--epochs", **count, help=f"default: {EPOCHS}".replace("'", ""))
+    flag("--batch-size", **count, default=BATCH_SIZE, help="default: 100")
     flag("--lr", type=positive_number, default=LEARNING_RATE, help="default: 0.001")
     flag("--seed", type=whole_number, metavar="N", default=0, help="default: 0")
     flag("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps, ...")
@@ -160,7 +159,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        sys.exit(f"error: --device {name} cannot be used here: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
 
@@ -182,26 +182,24 @@ def load_data(choice: str, data_dir: str, limit: int | None, device: torch.devic
     """
     raw = Path(data_dir, "MNIST", "raw")
     files = [raw / name.removesuffix(".gz") for name, _ in datasets.MNIST.resources]
-    missing = [file.name for file in files if not file.is_file()]
-    if choice != "digits" and missing:
+    if choice != "digits" and not all(file.is_file() for file in files):
         print(f"MNIST is not in {raw}: downloading it (11 MB) ...", flush=True)
         socket.setdefaulttimeout(STALL_SECONDS)
-        reason = ""
         try:
             datasets.MNIST(data_dir, download=True)
-        except Exception as error:  # no network, a stall, a full disk, ...: it is told just below
+        except Exception as error:  # no network, a stall, a full disk, ...
             reason = str(error).rstrip().rpartition("\n")[2]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing and choice == "mnist":
-            sys.exit(
-                f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put these "
-                f"files (as they are or as .gz) into {raw} yourself: {', '.join(missing)}"
-            )
-        if missing:
+            if choice == "mnist":
+                sys.exit(
+                    f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put "
+                    f"these files (as they are or as .gz) into {raw} yourself: "
+                    f"{', '.join(file.name for file in files)}"
+                )
             print(f"!!! MNIST cannot be downloaded ({reason}).")
             print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.")
+            choice = "digits"
 
-    if choice == "digits" or missing:
+    if choice == "digits":
         dataset, tensors = "digits", read_digits()
     else:
         dataset, tensors = "mnist", read_mnist(*files[:2]) + read_mnist(*files[2:])

@@ -44,25 +44,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict]:
     # Without its usage text, argparse answers a mistake with the one line that matters.
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)
     flag = parser.add_argument
-    flag(
-        "--section",
-        nargs="+",
-        choices=SECTIONS,
-        default=list(SECTIONS),
-        metavar="NAME",
-        help="default: all",
-    )
+    names = {"nargs": "+", "choices": SECTIONS, "default": list(SECTIONS), "metavar": "NAME"}
+    flag("--section", **names, help="default: all")
     flag("--list", action="store_true", help="print the sections' names and headings, and stop")
     flag("--images", type=Path, metavar="DIR", help="for own_dataset; default: it draws a folder")
     flag("--masks", type=Path, metavar="DIR", help="for own_dataset: a mask for each of --images")
-    flag(
-        "--download", action="store_true", help="fetch CIFAR-10 (170 MB), ResNet's weights (45 MB)"
-    )
-    flag(
-        "--data-dir",
-        default="data",
-        help="the folder that CIFAR-10 is in or goes to; default: data",
-    )
+    flag("--download", action="store_true", help="CIFAR-10 (170 MB), ResNet's weights (45 MB)")
+    flag("--data-dir", default="data", help="where CIFAR-10 is or goes to; default: data")
     flag("--seed", type=whole_number, metavar="N", default=0, help="default: 0")
     flag("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps, ...")
     out_dir = Path("outputs", Path(__file__).stem)
@@ -70,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict]:
     args = parser.parse_args(argv)
     if (args.images is None) != (args.masks is None):
         parser.error("--images and --masks go together")
+    for folder in (args.images, args.masks):
+        if folder and not folder.is_dir():
+            parser.error(f"{folder} is not a folder")
     if args.list:
         for name, section in SECTIONS.items():
             print(f"{name:18} {section.__doc__.splitlines()[0]}")
@@ -118,20 +109,18 @@ def tensors(args) -> dict:
     inherited = data.new_ones(2)
     print(f"{data.dtype = }, {data.new_ones(2).dtype = }")
 
-    print(
-        "\nToday: torch.tensor, not torch.Tensor or torch.FloatTensor. They take numbers as sizes:"
-    )
+    print("\nToday: torch.tensor, not torch.Tensor or torch.FloatTensor, which take sizes, too:")
     print(f"{torch.Tensor(3).shape = }, {torch.tensor(3).shape = }")
-    return {
-        "empty": empty,
-        "rand": rand,
-        "zeros": zeros,
-        "data": data,
-        "new_ones": ones,
-        "randn_like": randn,
-        "size": x.size(),
-        "inherited": inherited,
-    }
+    return dict(
+        empty=empty,
+        rand=rand,
+        zeros=zeros,
+        data=data,
+        new_ones=ones,
+        randn_like=randn,
+        size=x.size(),
+        inherited=inherited,
+    )
 
 
 def operations(args) -> dict:
@@ -147,9 +136,7 @@ def operations(args) -> dict:
     in_place = y.clone()
     in_place.add_(x)
     print(f"y.add_(x) changes y itself: {torch.equal(in_place, x + y) = }")
-    print(
-        "A method that ends in _ works in place: y.copy_(x), y.t_(). (So do y += x and y[0] = 5.)"
-    )
+    print("Methods that end in _ work in place: y.copy_(x), y.t_(). (So do y += x and y[0] = 5.)")
 
     column = x[:, 1]
     print(f"\nNumPy's indexing: {x[:, 1] = }")
@@ -165,17 +152,17 @@ def operations(args) -> dict:
     one = torch.randn(1)
     print(f"\n{one = }, {one.item() = } (a tensor of one element becomes a Python number)")
     print("All the other operations: https://pytorch.org/docs/stable/torch.html")
-    return {
-        "x": x,
-        "y": y,
-        "sums": [plus, add, out, in_place],
-        "column": column,
-        "views": [tuple(view.shape) for view in (square, flat, wide)],
-        "view_error": view_error,
-        "step_error": step_error,
-        "item": one.item(),
-        "tensor": one,
-    }
+    return dict(
+        x=x,
+        y=y,
+        sums=[plus, add, out, in_place],
+        column=column,
+        views=[tuple(view.shape) for view in (square, flat, wide)],
+        view_error=view_error,
+        step_error=step_error,
+        item=one.item(),
+        tensor=one,
+    )
 
 
 def numpy_bridge(args) -> dict:
@@ -198,15 +185,7 @@ def numpy_bridge(args) -> dict:
     print(f"{char.dtype = }; bfloat16, which NumPy lacks, cannot: {bfloat16}")
     tracked = refused(lambda: torch.ones(3, requires_grad=True).numpy())
     print(f"A tensor that tracks its history must be detached first: {tracked}")
-    return {
-        "a": a,
-        "b": b,
-        "d": d,
-        "copy": copy,
-        "char": char,
-        "bfloat16": bfloat16,
-        "tracked": tracked,
-    }
+    return dict(a=a, b=b, d=d, copy=copy, char=char, bfloat16=bfloat16, tracked=tracked)
 
 
 def devices(args) -> dict:
@@ -260,17 +239,17 @@ def devices(args) -> dict:
     wrong_input = refused(lambda: net(torch.rand(2, 3, device=other.device)))
     print(f"An input on {other.device} → {wrong_input}")
     print("A tensor's .to returns a new tensor; a module's moves the module itself.")
-    return results | {
-        "x": start,
-        "z": z,
-        "moves": moved,
-        "back": back,
-        "square": square,
-        "two_devices": two_devices,
-        "scalar": scalar,
-        "module": [before, after, output.device],
-        "wrong_input": wrong_input,
-    }
+    return results | dict(
+        x=start,
+        z=z,
+        moves=moved,
+        back=back,
+        square=square,
+        two_devices=two_devices,
+        scalar=scalar,
+        module=[before, after, output.device],
+        wrong_input=wrong_input,
+    )
 
 
 def autograd(args) -> dict:
@@ -314,20 +293,20 @@ def autograd(args) -> dict:
     print(f"Only leaves, the tensors you made, keep a grad: {x.is_leaf = }, {y.is_leaf = }")
     in_place = refused(lambda: x.add_(1))
     print(f"and they do not change in place: x.add_(1) → {in_place}")
-    return {
-        "x": x,
-        "y": y,
-        "z": z,
-        "out": out,
-        "graphs": graphs,
-        "flags": flags,
-        "untracked": untracked,
-        "not_scalar": not_scalar,
-        "wrong_shape": wrong_shape,
-        "once": once,
-        "twice": twice,
-        "in_place": in_place,
-    }
+    return dict(
+        x=x,
+        y=y,
+        z=z,
+        out=out,
+        graphs=graphs,
+        flags=flags,
+        untracked=untracked,
+        not_scalar=not_scalar,
+        wrong_shape=wrong_shape,
+        once=once,
+        twice=twice,
+        in_place=in_place,
+    )
 
 
 def gradients(args) -> dict:
@@ -385,27 +364,25 @@ def network(args) -> dict:
     out.backward(torch.randn(1, 10))
     print(f"After backward with a random gradient: {net.conv1.weight.grad.abs().sum() = :.4f}")
 
-    print(
-        "\nThe notes: torch.nn takes mini-batches only. Today Conv2d, Linear and max_pool2d take a"
-    )
+    print("\nThe notes: torch.nn takes mini-batches only. Today Conv2d, Linear and max_pool2d take")
     single = net.conv1(input[0]).shape
-    print(f"single sample too: {single = }. BatchNorm2d and Net itself do not:")
+    print(f"a single sample too: {single = }. BatchNorm2d and Net itself do not:")
     net_error = refused(lambda: net(input[0]))
     batch_norm_error = refused(lambda: nn.BatchNorm2d(1)(input[0]))
     print(f"Net → {net_error}\nBatchNorm2d → {batch_norm_error}")
     unsqueezed = net(input[0].unsqueeze(0))
     print(f"So unsqueeze(0) still: {unsqueezed.shape = }")
-    return {
-        "printed": str(net),
-        "params": params,
-        "out": out,
-        "probabilities": probabilities,
-        "conv1_grad": net.conv1.weight.grad,
-        "single": single,
-        "unsqueezed": unsqueezed,
-        "net_error": net_error,
-        "batch_norm_error": batch_norm_error,
-    }
+    return dict(
+        printed=str(net),
+        params=params,
+        out=out,
+        probabilities=probabilities,
+        conv1_grad=net.conv1.weight.grad,
+        single=single,
+        unsqueezed=unsqueezed,
+        net_error=net_error,
+        batch_norm_error=batch_norm_error,
+    )
 
 
 def loss(args) -> dict:
@@ -465,8 +442,7 @@ def update_weights(args) -> dict:
     optimizer = optim.SGD(net.parameters(), lr=0.01)
     criterion(net(images), target).backward()
     optimizer.step()
-    pairs = zip(net.parameters(), by_hand.parameters())
-    same = all(torch.equal(a, b) for a, b in pairs)
+    same = all(map(torch.equal, net.parameters(), by_hand.parameters()))
     print(f"In place under no_grad it equals a step of optim.SGD, bit for bit: {same}\n")
 
     final = {}
@@ -479,18 +455,16 @@ def update_weights(args) -> dict:
         torch.manual_seed(args.seed)
         net = Net()  # 1. a network with parameters to learn
         optimizer = make(net.parameters())
-        losses = []
-        while len(losses) < 500 and (
-            not losses or losses[-1] > 1e-3
-        ):  # 2. over the data again and again; here one image
+        for step in range(1, 501):  # 2. over the data again and again; here one image
             optimizer.zero_grad()
             output = net(images)  # 3. the input through the network
             loss = criterion(output, target)  # 4. how far from the target?
             loss.backward()  # 5. gradients into the parameters
             optimizer.step()  # 6. the update
-            losses.append(loss.item())
-        final[name] = losses[-1]
-        print(f"{name:8} loss {losses[-1]:.5f} after {len(losses)} steps")
+            if loss <= 1e-3:
+                break
+        final[name] = loss.item()
+        print(f"{name:8} loss {loss:.5f} after {step} steps")
     return {"literal": literal, "same": same, "final": final}
 
 
@@ -520,12 +494,12 @@ def first_examples(args) -> dict:
     tensor = torch.from_numpy(array)
     back = tensor.numpy()
     print(f"{array = }\n{tensor = }\n{back = }\n{np.shares_memory(array, back) = }")
-    return {
-        "gradients": [x.grad.item(), w.grad.item(), b.grad.item()],
-        "shapes": [tuple(linear.weight.shape), tuple(linear.bias.shape)],
-        "losses": [loss.item(), later.item()],
-        "arrays": [array, tensor, back],
-    }
+    return dict(
+        gradients=[x.grad.item(), w.grad.item(), b.grad.item()],
+        shapes=[tuple(linear.weight.shape), tuple(linear.bias.shape)],
+        losses=[loss.item(), later.item()],
+        arrays=[array, tensor, back],
+    )
 
 
 def official_dataset(args) -> dict:
@@ -533,9 +507,7 @@ def official_dataset(args) -> dict:
     to_tensor = transforms.ToTensor()
     if args.download:
         try:
-            dataset = datasets.CIFAR10(
-                args.data_dir, train=True, transform=to_tensor, download=True
-            )
+            dataset = datasets.CIFAR10(args.data_dir, transform=to_tensor, download=True)
         except Exception as error:  # no network, a stall, a full disk, ...
             sys.exit(f"error: CIFAR-10 cannot be downloaded: {str(error).splitlines()[0]}")
         print("CIFAR-10: 50,000 pictures")
@@ -555,15 +527,15 @@ def official_dataset(args) -> dict:
     for images, _ in loader:
         seen += len(images)  # here a training step would be
     print(f"One pass: {len(loader)} batches, {seen:,} pictures, the last batch of {len(labels)}")
-    return {
-        "dataset": type(dataset).__name__,
-        "image": image,
-        "label": label,
-        "batch": tuple(first_images.shape),
-        "labels": labels,
-        "batches": len(loader),
-        "seen": seen,
-    }
+    return dict(
+        dataset=type(dataset).__name__,
+        image=image,
+        label=label,
+        batch=tuple(first_images.shape),
+        labels=labels,
+        batches=len(loader),
+        seen=seen,
+    )
 
 
 class ImageMaskDataset(Dataset):
@@ -587,13 +559,9 @@ class ImageMaskDataset(Dataset):
         for image, mask in self.pairs:
             if mask is None:
                 raise ValueError(f"no mask in {masks} for {image.name}")
-        self.to_input = transforms.Compose(
-            [
-                transforms.ToTensor(),
-                # Means and deviations of red, green, blue (not variances, as the notes say).
-                transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            ]
-        )
+        # Of red, green and blue the mean and the standard deviation (the notes: variance).
+        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        self.to_input = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
     def __len__(self) -> int:
         """How many items?"""
@@ -615,9 +583,8 @@ class ImageMaskDataset(Dataset):
     @staticmethod
     def read(file: Path, flag: int) -> np.ndarray:
         # Not cv2.imread, which on Windows cannot open every path.
-        picture = (
-            cv2.imdecode(np.fromfile(file, dtype=np.uint8), flag) if file.stat().st_size else None
-        )
+        data = np.fromfile(file, dtype=np.uint8)
+        picture = cv2.imdecode(data, flag) if data.size else None
         if picture is None:  # OpenCV does not raise
             raise ValueError(f"{file} is not a picture that OpenCV can read")
         return picture
@@ -658,12 +625,8 @@ def own_dataset(args) -> dict:
         except (OSError, ValueError) as error:
             sys.exit(f"error: {error}")
     print(f"{len(train)} to train, {len(test)} to test; batches: {batches}")
-    return {
-        "image": image,
-        "mask": mask,
-        "sizes": [len(dataset), len(train), len(test)],
-        "batches": batches,
-    }
+    sizes = [len(dataset), len(train), len(test)]
+    return dict(image=image, mask=mask, sizes=sizes, batches=batches)
 
 
 def pretrained(args) -> dict:
@@ -675,9 +638,7 @@ def pretrained(args) -> dict:
     except Exception as error:  # no network, a stall, a full disk, ...
         sys.exit(f"error: ResNet-18's weights cannot be downloaded: {str(error).splitlines()[0]}")
     if weights is None:
-        print(
-            "ResNet-18 with random weights; --download fetches those learned on ImageNet (45 MB)."
-        )
+        print("ResNet-18, random weights; --download fetches those learned on ImageNet (45 MB).")
 
     for parameter in resnet.parameters():
         parameter.requires_grad = False
@@ -736,18 +697,13 @@ def save_and_load(args) -> dict:
     resumed.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     learn(resumed, optimizer, inputs, targets, epochs=5 - state["epoch"])
-    pairs = zip(resumed.parameters(), model.parameters())
-    resumed_same = all(torch.equal(a, b) for a, b in pairs)
+    resumed_same = all(map(torch.equal, resumed.parameters(), model.parameters()))
     print(f"Stopped after epoch 3, resumed to 5: as if never stopped, bit for bit: {resumed_same}")
     files = {"weights": weights, "whole": whole, "checkpoint": checkpoint}
     print(f"Written: {', '.join(str(file) for file in files.values())}")
-    return {
-        "same": same,
-        "refusal": refusal,
-        "whole_same": whole_same,
-        "resumed_same": resumed_same,
-        "files": files,
-    }
+    return dict(
+        same=same, refusal=refusal, whole_same=whole_same, resumed_same=resumed_same, files=files
+    )
 
 
 def new_model() -> tuple[nn.Module, optim.Optimizer]:
@@ -798,7 +754,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        sys.exit(f"error: --device {name} cannot be used here: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
 

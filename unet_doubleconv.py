@@ -464,7 +464,8 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        sys.exit(f"error: --device {name} cannot be used here: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
 

@@ -305,14 +305,23 @@ def test_A1_5_bad_folders_are_one_line_each(run, folders, tmp_path):
     assert "no mask" in error() and "b.png" in error()
     (masks / "b.png").write_bytes(b"")
     assert "b.png is not a picture" in error()
-    images = tmp_path / "missing"
-    assert "missing" in error()
 
 
-def test_A1_5_images_without_masks_flag(capsys):
-    with pytest.raises(SystemExit):
-        pytorch_basic.main(["--images", "somewhere"])
-    assert capsys.readouterr().err.splitlines()[-1].endswith("--images and --masks go together")
+def test_A1_5_images_and_masks_are_two_folders(capsys, tmp_path):
+    def error(*flags):
+        with pytest.raises(SystemExit) as stop:
+            pytorch_basic.main([*flags, "--out-dir", str(tmp_path)])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert error("--images", str(tmp_path)).endswith("--images and --masks go together")
+    missing, file = tmp_path / "missing", tmp_path / "file"
+    file.touch()
+    for images, masks, wrong in ((missing, tmp_path, missing), (tmp_path, file, file)):
+        assert error("--images", str(images), "--masks", str(masks)).endswith(
+            f"{wrong} is not a folder"
+        )
 
 
 def test_A1_6_E34_pretrained(run):
