@@ -96,8 +96,10 @@ def test_every_script_function_test_and_picture_exists():
     assert len(named) > 35
     for name in named:
         assert f"def {name}(" in tests, name
-    for _, script, functions, command, _ in table_rows(section(README, "## Notes → script"))[2:]:
+    for row in table_rows(section(README, "## Notes → script"))[2:]:
+        heading, script, functions, command, _ = row
         (script,) = re.findall(r"`(\w+)\.py`", script)
+        assert heading in (ROOT / f"{script}.py").read_text(encoding="utf-8"), heading
         module = importlib.import_module(script)
         assert command.startswith(f"`python {script}.py")
         for function in re.findall(r"`(\w+)`", functions):
@@ -109,6 +111,8 @@ def test_pictures_are_small_and_all_made_by_docs_make():
     for picture in (ROOT / "docs" / "images").iterdir():
         assert picture.stat().st_size <= 200_000
         assert f"/{picture.name}" in made and picture.name in README
+    for transcript in (ROOT / "docs" / "output").iterdir():
+        assert "\x1b" not in transcript.read_text(encoding="utf-8")  # no colors, no progress bar
     transcripts = {path.stem for path in (ROOT / "docs" / "output").iterdir()}
     assert transcripts == set(re.findall(r'"([\w-]+)": \("\w+\.py"', made))
     assert {name.split("-")[0] for name in transcripts} == set(SCRIPTS)
