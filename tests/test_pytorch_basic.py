@@ -271,8 +271,9 @@ def add_pair(folders, name, color, mask):
 def test_A1_5_E22_E23_own_files_rgb_order_and_masks(run, folders):
     half = np.zeros((20, 30), np.uint8)
     half[:, 15:] = 255
+    half[0, 0], half[0, -1] = 110, 145  # gray, as at a soft edge: the nearer class
     add_pair(folders, "b", (0, 0, 255), half)  # red, in OpenCV's order
-    add_pair(folders, "a", (0, 0, 0), half // 255)  # a mask of 0 and 1 counts too
+    add_pair(folders, "a", (0, 0, 0), (half > 128).astype(np.uint8))  # 0 and 1 count too
     add_pair(folders, "c", (0, 0, 0), half * 0)
     images, masks = folders
     dataset = pytorch_basic.ImageMaskDataset(images, masks)
@@ -338,6 +339,7 @@ def test_A1_7_E3_save_and_load(run):
     assert found["refusal"].startswith("UnpicklingError: Weights only load failed")
     state = torch.load(found["files"]["checkpoint"], weights_only=True)
     assert set(state) == {"epoch", "model", "optimizer"} and state["epoch"] == 3
+    assert state["optimizer"]["state"][0]["step"] == 3  # Adam counts: it has learned
     assert len({file.name for file in found["files"].values()}) == 3
 
 
