@@ -510,7 +510,7 @@ def official_dataset(args) -> dict:
             dataset = datasets.CIFAR10(args.data_dir, transform=to_tensor, download=True)
         except Exception as error:  # no network, a stall, a full disk, ...
             sys.exit(f"error: CIFAR-10 cannot be downloaded: {str(error).splitlines()[0]}")
-        print("CIFAR-10: 50,000 pictures")
+        print(f"CIFAR-10: {len(dataset):,} pictures")
     else:
         dataset = datasets.FakeData(1000, (3, 32, 32), num_classes=10, transform=to_tensor)
         print("torchvision's FakeData: 1,000 random pictures, shaped as CIFAR-10's are.")
@@ -526,15 +526,14 @@ def official_dataset(args) -> dict:
     seen = 0
     for images, _ in loader:
         seen += len(images)  # here a training step would be
-    print(f"One pass: {len(loader)} batches, {seen:,} pictures, the last batch of {len(labels)}")
+    print(f"One pass: {len(loader)} batches, {seen:,} pictures, the last batch of {len(images)}")
     return dict(
         dataset=type(dataset).__name__,
         image=image,
         label=label,
         batch=tuple(first_images.shape),
         labels=labels,
-        batches=len(loader),
-        seen=seen,
+        sizes=[len(loader), seen, len(images)],
     )
 
 

@@ -53,7 +53,7 @@ def test_A2_notes_points_and_hyperparameters():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_A2_sixty_epochs_end_where_the_formula_says(tmp_path, seed):
+def test_A2_sixty_epochs_end_where_the_formula_says(tmp_path, seed, capsys):
     results = run(tmp_path, "--seed", str(seed))
     torch.manual_seed(seed)
     model = torch.nn.Linear(1, 1)
@@ -62,6 +62,10 @@ def test_A2_sixty_epochs_end_where_the_formula_says(tmp_path, seed):
     assert results["epochs"] == len(results["train_loss"]) == 60
     assert results["train_loss"] == sorted(results["train_loss"], reverse=True)
     assert results["train_loss"][-1] > results["mse"] > results["exact"]["mse"]
+    (gap,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("the gap")]
+    keys = ("slope", "intercept", "mse")
+    differences = [results[key] - results["exact"][key] for key in keys]
+    assert [float(word) for word in gap.split()[2:]] == pytest.approx(differences, rel=1e-3)
 
 
 def test_A2_30000_epochs_come_within_one_percent_for_any_seed(tmp_path):

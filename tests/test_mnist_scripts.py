@@ -1,5 +1,7 @@
 """logistic_regression.py, nn_demo.py and cnn_mnist.py, end to end on tiny data."""
 
+import time
+
 import pytest
 import torch
 
@@ -35,7 +37,9 @@ def test_learns(lesson, mnist_dir, tmp_path, device):
     flags = flags.split()
     out_dir = tmp_path / "new" / "folder"
     common = ["--data-dir", str(mnist_dir), "--device", device, "--out-dir", str(out_dir)]
+    start = time.perf_counter()
     results = script.main([*flags, *common])
+    assert sum(results["train_seconds"]) < time.perf_counter() - start
     epochs = int(flags[flags.index("--epochs") + 1])
     assert results["dataset"] == "mnist"
     assert results["device"] == device
@@ -47,6 +51,8 @@ def test_learns(lesson, mnist_dir, tmp_path, device):
     assert results["train_loss"][-1] < 0.5 * results["train_loss"][0]
     assert results["test_accuracy"][-1] >= accuracy
     assert all(seconds > 0 for seconds in results["train_seconds"])
+    if lesson == "A8-resnet":
+        assert results["shapes"]["stem.0"] == (1, 64, 112, 112)  # of 224x224, as in the notebook
     for file in results["files"].values():
         assert file.parent == out_dir
         assert file.stat().st_size > 1000

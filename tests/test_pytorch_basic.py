@@ -5,6 +5,7 @@ or was wrong).
 """
 
 import argparse
+import pickle
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision import datasets
 
 import pytorch_basic
 from pytorch_basic import Net
@@ -228,11 +230,30 @@ def test_A1_1_A1_2_A1_3_first_examples(run):
 def test_A1_4_official_dataset_without_network(run, capsys):
     found = run("official_dataset")
     assert found["dataset"] == "FakeData"
-    assert "FakeData" in capsys.readouterr().out
     assert found["image"].shape == (3, 32, 32) and 0 <= int(found["label"]) < 10
     assert found["batch"] == (64, 3, 32, 32)
     assert isinstance(found["labels"], torch.Tensor) and found["labels"].dtype == torch.long  # E39
-    assert found["seen"] == 1000 and found["batches"] == 16
+    assert found["sizes"] == [16, 1000, 40]  # batches, pictures, those in the last batch
+    assert "16 batches, 1,000 pictures, the last batch of 40" in capsys.readouterr().out
+
+
+def test_A1_4_real_cifar10_when_it_is_there(run, tmp_path, monkeypatch, capsys):
+    """CIFAR-10's own file format, with 70 pictures instead of 50,000."""
+    folder = tmp_path / "data" / datasets.CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 14, 3072), dtype=np.uint8)
+    for number, batch in enumerate(pixels, start=1):
+        content = {"data": batch, "labels": [number] * 14}
+        (folder / f"data_batch_{number}").write_bytes(pickle.dumps(content))
+    (folder / "test_batch").touch()
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("0123456789")}))
+    # The files of this test have other checksums.
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda file, md5: Path(file).exists())
+    found = run("official_dataset", "--download", "--data-dir", str(tmp_path / "data"))
+    assert found["dataset"] == "CIFAR10" and found["label"] == 1
+    assert torch.equal(found["image"], torch.from_numpy(pixels[0, 0]).view(3, 32, 32) / 255)
+    assert found["sizes"] == [2, 70, 6]
+    assert "CIFAR-10: 70 pictures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("section", ["official_dataset", "pretrained"])
@@ -323,6 +344,23 @@ def test_A1_5_images_and_masks_are_two_folders(capsys, tmp_path):
         assert error("--images", str(images), "--masks", str(masks)).endswith(
             f"{wrong} is not a folder"
         )
+
+
+def test_A1_6_pretrained_weights_when_they_are_there(run, tmp_path, monkeypatch, capsys):
+    """torch.hub takes a file that an earlier run has left; this one's weights are easy to know."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.ResNet18_Weights.DEFAULT.url
+    file = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    state = torchvision.models.resnet18().state_dict()
+    for name in ("layer4.1.bn2.weight", "layer4.1.bn2.bias", "layer4.0.bn2.weight"):
+        state[name].zero_()
+    for name in ("layer4.0.downsample.1.weight", "layer4.0.bn2.bias", "layer4.0.downsample.1.bias"):
+        state[name].zero_()
+    torch.save(state, file)
+    found = run("pretrained", "--download")  # now every picture has the same features: zeros
+    assert (found["outputs"] == found["outputs"][0]).all()
+    assert "random" not in capsys.readouterr().out
 
 
 def test_A1_6_E34_pretrained(run):
