@@ -135,6 +135,7 @@ def test_download_then_offline_again(mnist_dir, tmp_path, monkeypatch, set_proxy
     set_proxy(None)
     downloaded = load_data("auto", data_dir, None, CPU)
     server.shutdown()
+    server.server_close()
     assert "downloading" in capsys.readouterr().out
     kept = load_data("auto", data_dir, None, CPU)
     assert "downloading" not in capsys.readouterr().out
