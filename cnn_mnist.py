@@ -38,7 +38,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from torchvision import datasets
 from tqdm import tqdm
 
-# ConvNet's are the notes' hyperparameters. The digits are 1/42 of MNIST: more epochs there.
+# ConvNet's are the notes' hyperparameters. There are 1/42 as many digits to train on: more epochs.
 EPOCHS = {
     "convnet": {"mnist": 5, "digits": 20},
     "lenet": {"mnist": 5, "digits": 100},
@@ -103,7 +103,7 @@ class LeNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """(N, in, H, W) to (N, out, H / stride, W / stride): two convolutions and a way around them.
+    """(N, in, H, W) to (N, out, H / stride, W / stride), rounded up: two convolutions and a bypass.
 
     Where the shape changes, the way around needs a 1x1 convolution, or the sum does not fit.
     He et al., "Deep Residual Learning for Image Recognition", 2015.
@@ -168,7 +168,7 @@ MODELS = {"convnet": ConvNet, "lenet": LeNet, "resnet": ResNet}
 def main(argv: Sequence[str] | None = None) -> dict:
     """Train, test, save and load again; or, with --predict, read digits in photos.
 
-    Returns what was found: lists hold one value an epoch; `predictions` one dict a photo.
+    Returns what was found: lists hold one value per epoch; `predictions` one dict a photo.
     """
     parser = make_parser()
     parser.add_argument("--model", choices=MODELS, default="convnet", help="default: convnet")
@@ -198,8 +198,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print(model)
     size = 224 if args.model == "resnet" else 28  # ResNet takes any size; the notebook shows 224
     shapes = show_shapes(model, torch.zeros(1, 1, size, size))
-    # channels_last keeps a pixel's channels side by side in memory: convolutions run faster.
-    model = model.to(device, memory_format=torch.channels_last)
+    # channels_last: a pixel's channels side by side in memory, and convolutions run faster. On
+    # Apple's MPS BatchNorm's gradients are wrong with it (pytorch/pytorch issue 175189).
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    model = model.to(device, memory_format=layout)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
 
@@ -246,9 +248,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     torch.save(model.state_dict(), weights)
 
-    # Tomorrow, in another program, these lines bring the model back.
+    # Tomorrow, in another program, these lines bring the model back (to the CPU: perhaps there is
+    # no GPU then).
     model = MODELS[args.model]()
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     model.eval()
     with torch.no_grad():
         digit = model(test_images[:1].cpu()).argmax(dim=1).item()
@@ -346,7 +349,8 @@ def plot_mistakes(model: nn.Module, images: Tensor, labels: Tensor, file: Path) 
     wrong = (predicted != labels).nonzero().flatten()
     rows = max(1, math.ceil(min(len(wrong), 24) / 8))
     figure, axes = plt.subplots(rows, 8, figsize=(9, 0.7 + 1.3 * rows), layout="constrained")
-    figure.suptitle(f"{len(wrong)} of {len(labels):,} test images read wrongly (label → read as)")
+    title = f"{len(wrong)} of {len(labels):,} test images read wrongly (label → read as)"
+    figure.suptitle(title + ("; the first 24:" if len(wrong) > 24 else ""))
     for axis in axes.flat:
         axis.axis("off")
     for index, axis in zip(wrong, axes.flat):
@@ -357,7 +361,7 @@ def plot_mistakes(model: nn.Module, images: Tensor, labels: Tensor, file: Path) 
 
 
 def plot_filters(model: nn.Module, file: Path) -> None:
-    """The weights of the first convolution, one small picture a filter."""
+    """The weights of the first convolution, one small picture per filter."""
     import matplotlib.pyplot as plt
 
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
@@ -430,9 +434,11 @@ def read_gray(photo: str) -> np.ndarray:
 
     try:
         pixels = np.fromfile(photo, dtype=np.uint8)  # cv2.imread fails on some paths on Windows
+        gray = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE)
     except OSError as error:
         sys.exit(f"error: {photo} cannot be read: {error.strerror}")
-    gray = cv2.imdecode(pixels, cv2.IMREAD_GRAYSCALE) if pixels.size else None
+    except cv2.error:  # it is empty, or too large
+        gray = None
     if gray is None:
         sys.exit(f"error: {photo} is not a picture that OpenCV can read")
     return gray
@@ -474,7 +480,7 @@ def prepare_photo(photo: str) -> Tensor:
 
 # ---- From here on logistic_regression.py, nn_demo.py and cnn_mnist.py are word for word alike ----
 
-STALL_SECONDS = 10  # a download that brings no byte for so long has failed
+STALL_SECONDS = 10  # a download that receives nothing for this long has failed
 
 
 def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
@@ -519,7 +525,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
@@ -604,7 +610,7 @@ class Batches(TensorDataset):
     """A TensorDataset to be asked for a batch, not for an image: index_select is the faster way."""
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        indices = torch.tensor(indices, device=self.tensors[0].device)
+        indices = torch.tensor(indices).to(self.tensors[0].device, non_blocking=True)
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
 
@@ -616,7 +622,7 @@ def make_loader(images: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:
-    """Show the model every training image once. Returns the mean loss of an image."""
+    """Show the model every training image once. Returns the mean loss per image."""
     model.train()
     total_loss = 0.0
     for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
@@ -627,7 +633,7 @@ def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> floa
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        total_loss += loss.detach() * len(labels)  # .item() here would make a GPU wait
+        total_loss += loss.detach() * len(labels)  # .item() would stop here and wait for a GPU
     return total_loss.item() / len(loader.dataset)
 
 
@@ -640,7 +646,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def print_epoch(results: dict) -> None:
-    """One line an epoch, or about ten in all when there are many."""
+    """One line per epoch, or about ten in all when there are many."""
     epoch, epochs = len(results["train_loss"]), results["epochs"]
     if epoch in (1, epochs) or epoch % max(1, epochs // 10) == 0:
         print(
@@ -677,5 +683,6 @@ def print_result(results: dict, wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()

@@ -114,8 +114,8 @@ def width_first(image: np.ndarray, steps: dict) -> None:
 
 
 def to_tensor(gray: np.ndarray, out_dir: Path, steps: dict) -> dict:
-    """Which inputs ToTensor divides by their largest value, and which its v2 spelling does."""
-    print("\nclass torchvision.transforms.ToTensor · scales what has 8 bits, and nothing else")
+    """Which inputs ToTensor divides by 255, and which its v2 spelling scales."""
+    print("\nclass torchvision.transforms.ToTensor · scales uint8, and nothing else")
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
         file = Path(folder, "sixteen-bit.png")
         write_image(file, gray.astype(np.uint16) * 257)  # 255 * 257 = 65535
@@ -183,7 +183,8 @@ def blue_green_red(image: np.ndarray, out_dir: Path, steps: dict) -> dict:
         values = ", ".join(f"{value:.2f}" for value in pixels[order])
         print(f"  A red pixel, normalized as {order}: {values}")
 
-    print("  Files it cannot read (OpenCV complains on stderr, but imread raises no error):")
+    print("  A missing file, and three cut in half: imread raises no error (OpenCV complains on")
+    print("  stderr), but returns None, or of the JPEG the part that is there:")
     unreadable = {}
     with tempfile.TemporaryDirectory(dir=out_dir) as folder:
         for name in ("missing.png", "half.png", "half.tif", "half.jpg"):
@@ -289,7 +290,7 @@ def draw_contact_sheet(steps: dict, file: Path) -> None:
         place.remove()
     for place, (name, picture) in zip(axes.flat, steps.items(), strict=False):
         array = np.asarray(picture, dtype=np.float32)
-        if torch.is_tensor(picture) or array.shape[2:] not in ((), (3,)):
+        if torch.is_tensor(picture) or name == "reshape":  # channels first
             array = array.transpose(1, 2, 0)
         array = array[:: max(1, len(array) // 256), :: max(1, array.shape[1] // 256)]
         low, high = array.min(), array.max()
@@ -322,5 +323,6 @@ def make_out_dir(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()

@@ -31,7 +31,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from torchvision import datasets
 from tqdm import tqdm
 
-# The notes' hyperparameters. The digits are 1/42 of MNIST, so they get more epochs.
+# The notes' hyperparameters. There are 1/42 as many digits to train on: more epochs.
 EPOCHS = {"mnist": 5, "digits": 200}
 BATCH_SIZE = 100
 LEARNING_RATE = 0.001
@@ -53,7 +53,7 @@ class LogisticRegression(nn.Module):
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    """Train, test, save and load again. Returns what was found; lists hold one value an epoch."""
+    """Train, test, save and load again. Returns what was found; lists hold one value per epoch."""
     args = make_parser().parse_args(argv)
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
@@ -96,9 +96,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     torch.save(model.state_dict(), weights)
 
-    # Tomorrow, in another program, these lines bring the model back.
+    # Tomorrow, in another program, these lines bring the model back (to the CPU: perhaps there is
+    # no GPU then).
     model = LogisticRegression()
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     model.eval()
     with torch.no_grad():
         digit = model(test_images[:1].cpu()).argmax(dim=1).item()
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
 # ---- From here on logistic_regression.py, nn_demo.py and cnn_mnist.py are word for word alike ----
 
-STALL_SECONDS = 10  # a download that brings no byte for so long has failed
+STALL_SECONDS = 10  # a download that receives nothing for this long has failed
 
 
 def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
@@ -156,7 +157,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
@@ -241,7 +242,7 @@ class Batches(TensorDataset):
     """A TensorDataset to be asked for a batch, not for an image: index_select is the faster way."""
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        indices = torch.tensor(indices, device=self.tensors[0].device)
+        indices = torch.tensor(indices).to(self.tensors[0].device, non_blocking=True)
         return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
 
 
@@ -253,7 +254,7 @@ def make_loader(images: Tensor, labels: Tensor, batch_size: int) -> DataLoader:
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:
-    """Show the model every training image once. Returns the mean loss of an image."""
+    """Show the model every training image once. Returns the mean loss per image."""
     model.train()
     total_loss = 0.0
     for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
@@ -264,7 +265,7 @@ def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> floa
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        total_loss += loss.detach() * len(labels)  # .item() here would make a GPU wait
+        total_loss += loss.detach() * len(labels)  # .item() would stop here and wait for a GPU
     return total_loss.item() / len(loader.dataset)
 
 
@@ -277,7 +278,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def print_epoch(results: dict) -> None:
-    """One line an epoch, or about ten in all when there are many."""
+    """One line per epoch, or about ten in all when there are many."""
     epoch, epochs = len(results["train_loss"]), results["epochs"]
     if epoch in (1, epochs) or epoch % max(1, epochs // 10) == 0:
         print(
@@ -314,5 +315,6 @@ def print_result(results: dict, wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()

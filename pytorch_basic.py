@@ -15,7 +15,7 @@ weights, the whole model, and a checkpoint, from which a stopped run goes on bit
 
 **Try**
 
-    --section update_weights --seed 1   # other weights: SGD takes 93 steps to a small loss, not 39
+    --section update_weights --seed 1   # other weights: SGD takes 92 steps to a small loss, not 38
     --section tensors --seed 1          # other random numbers, the same shapes and dtypes
     --device meta                       # one clear line: not every device can compute
 """
@@ -36,7 +36,7 @@ from torch import Tensor, nn, optim
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import datasets, models, transforms
 
-STALL_SECONDS = 10  # a download that brings no byte for so long has failed
+STALL_SECONDS = 10  # a download that receives nothing for this long has failed
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict]:
@@ -82,8 +82,9 @@ def refused(code: Callable) -> str:
     try:
         code()
     except (RuntimeError, TypeError, ValueError, AssertionError, pickle.PickleError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    raise SystemExit("error: this was to fail, and PyTorch accepted it")
+        first_line, _, _ = str(error).partition("\n")
+        return f"{type(error).__name__}: {first_line}"
+    raise SystemExit("error: this should have failed, but PyTorch accepted it")
 
 
 # ---- 60分钟熟悉Pytorch · The 60-minute tour ----
@@ -102,7 +103,7 @@ def tensors(args) -> dict:
     print(f"torch.tensor([5.5, 3]): straight from data\n{data}")
 
     x = ones = x.new_ones(5, 3, dtype=torch.double)
-    print(f"x.new_ones(5, 3, dtype=torch.double): takes after x, but for what you say\n{ones}")
+    print(f"x.new_ones(5, 3, dtype=torch.double): like x, except for what you override\n{ones}")
     x = randn = torch.randn_like(x, dtype=torch.float)
     print(f"torch.randn_like(x, dtype=torch.float): the size is x's, the dtype is not\n{randn}")
     print(f"{x.size() = }  (a tuple; x.shape is the same)")
@@ -151,7 +152,7 @@ def operations(args) -> dict:
     print(f"square.t().view(-1) → {view_error}")
     one = torch.randn(1)
     print(f"\n{one = }, {one.item() = } (a tensor of one element becomes a Python number)")
-    print("All the other operations: https://pytorch.org/docs/stable/torch.html")
+    print("All the other operations: https://docs.pytorch.org/docs/stable/torch.html")
     return dict(
         x=x,
         y=y,
@@ -199,13 +200,14 @@ def devices(args) -> dict:
 
     # The tour's block. It holds for any device, so here it runs on the one that was chosen.
     device = args.device
-    print(f"\nThe device of this run: {device}. On a GPU each print below ends in device='cuda:0'.")
+    print(f"\nThe device of this run: {device}. A tensor that is not on the CPU says where it is.")
     x = torch.randn(1)
     y = torch.ones_like(x, device=device)  # made there
     x = x.to(device)  # moved there
     z = x + y
-    back = z.to("cpu", torch.double)
-    print(f"x + y = {z}\nz.to('cpu', torch.double) = {back}: .to changes the dtype as well")
+    # The tour's z.to("cpu", torch.double) in two steps: Apple's MPS knows no float64.
+    back = z.to("cpu").to(torch.double)
+    print(f"x + y = {z}\nz.to('cpu').to(torch.double) = {back}: .to changes the dtype as well")
 
     start, x = x, torch.tensor([1, 2, 3])
     print(f"\n{x.device = } (a tensor is made on the CPU)")
@@ -238,7 +240,8 @@ def devices(args) -> dict:
     print(f"Its output: on {output.device}")
     wrong_input = refused(lambda: net(torch.rand(2, 3, device=other.device)))
     print(f"An input on {other.device} → {wrong_input}")
-    print("A tensor's .to returns a new tensor; a module's moves the module itself.")
+    print("A tensor's .to returns a tensor (itself, if it is there already); a module's moves the")
+    print("module itself.")
     return results | dict(
         x=start,
         z=z,
@@ -320,7 +323,7 @@ def gradients(args) -> dict:
     (3 * (same + 2) ** 2).mean().backward(torch.tensor(1.0))
     print(f"out.backward(torch.tensor(1.)) gives the same: {torch.equal(x.grad, same.grad) = }")
     again = refused(lambda: out.backward())
-    print(f"But not after it, since backward() frees the graph: {again}")
+    print(f"But not after it, since backward() frees what the graph saved: {again}")
     return {"grad": x.grad, "same": same.grad, "again": again}
 
 
@@ -358,8 +361,8 @@ def network(args) -> dict:
     out = net(input)
     print(f"net(input): ten logits\n{out}")
     probabilities = out.softmax(dim=1)
-    print(f"Logits are no probabilities (their sum: {out.sum():.3f}); softmax makes them some")
-    print(f"(sum: {probabilities.sum():.3f})")
+    print(f"Logits are not probabilities (their sum is {out.sum():.3f}); softmax turns them into")
+    print(f"probabilities (sum {probabilities.sum():.3f}).")
     net.zero_grad()
     out.backward(torch.randn(1, 10))
     print(f"After backward with a random gradient: {net.conv1.weight.grad.abs().sum() = :.4f}")
@@ -403,7 +406,8 @@ def loss(args) -> dict:
         inputs = [f for f in inputs if type(f).__name__ not in ("AccumulateGrad", "TBackward0")]
         node = inputs[0] if inputs else None
     print("  " + " ← ".join(names))
-    print("(Convolution and Addmm, a linear layer, have a 0 at the end today: the version.)")
+    print("(Addmm is a linear layer. Today every name ends in a number, which tells an operation's")
+    print("overloads apart: x.sum() is SumBackward0, x.sum(dim=0) SumBackward1.)")
     return {"loss": loss, "by_hand": by_hand, "names": names}
 
 
@@ -455,14 +459,14 @@ def update_weights(args) -> dict:
         torch.manual_seed(args.seed)
         net = Net()  # 1. a network with parameters to learn
         optimizer = make(net.parameters())
-        for step in range(1, 501):  # 2. over the data again and again; here one image
+        for step in range(501):  # 2. over the data again and again; here one image
             optimizer.zero_grad()
             output = net(images)  # 3. the input through the network
             loss = criterion(output, target)  # 4. how far from the target?
-            loss.backward()  # 5. gradients into the parameters
-            optimizer.step()  # 6. the update
             if loss <= 1e-3:
                 break
+            loss.backward()  # 5. gradients into the parameters
+            optimizer.step()  # 6. the update
         final[name] = loss.item()
         print(f"{name:8} loss {loss:.5f} after {step} steps")
     return {"literal": literal, "same": same, "final": final}
@@ -504,12 +508,13 @@ def first_examples(args) -> dict:
 
 def official_dataset(args) -> dict:
     """Pytorch_Basic.py：数据集的使用 · The datasets that torchvision knows: CIFAR-10"""
-    to_tensor = transforms.ToTensor()
+    to_tensor = transforms.ToTensor()  # for what it is today, see cv2_tensor.py
     if args.download:
         try:
             dataset = datasets.CIFAR10(args.data_dir, transform=to_tensor, download=True)
         except Exception as error:  # no network, a stall, a full disk, ...
-            sys.exit(f"error: CIFAR-10 cannot be downloaded: {str(error).splitlines()[0]}")
+            reason = str(error).rstrip().rpartition("\n")[2]
+            sys.exit(f"error: CIFAR-10 cannot be downloaded: {reason}")
         print(f"CIFAR-10: {len(dataset):,} pictures")
     else:
         dataset = datasets.FakeData(1000, (3, 32, 32), num_classes=10, transform=to_tensor)
@@ -518,14 +523,14 @@ def official_dataset(args) -> dict:
     image, label = dataset[0]
     print(f"dataset[0]: {image.size() = }, {label = }")
 
-    # The notes' num_workers=4 starts processes, each of which imports this file again on Windows
-    # and macOS: that is what `if __name__ == "__main__"` at its end is for.
+    # The notes' num_workers=4 starts processes, each of which imports this file again on Windows,
+    # macOS and since Python 3.14 Linux: hence the `if __name__ == "__main__"` at its end.
     loader = DataLoader(dataset, batch_size=64, shuffle=True)
     first_images, labels = next(iter(loader))  # the notes' data_iter.next() is gone
     print(f"next(iter(loader)): {first_images.shape = }, {labels.shape = } (tensors, not arrays)")
     seen = 0
     for images, _ in loader:
-        seen += len(images)  # here a training step would be
+        seen += len(images)  # a training step would go here
     print(f"One pass: {len(loader)} batches, {seen:,} pictures, the last batch of {len(images)}")
     return dict(
         dataset=type(dataset).__name__,
@@ -552,7 +557,8 @@ class ImageMaskDataset(Dataset):
     def __init__(self, images: Path, masks: Path):
         """Once: what is there? (The notes list the folder for each item, in no fixed order.)"""
         mask_of = {file.stem: file for file in masks.iterdir()}
-        self.pairs = [(file, mask_of.get(file.stem)) for file in sorted(images.iterdir())]
+        files = sorted(file for file in images.iterdir() if file.name[0] != ".")  # no .DS_Store
+        self.pairs = [(file, mask_of.get(file.stem)) for file in files]
         if not self.pairs:  # found here; a DataLoader would say: num_samples should be positive
             raise ValueError(f"no images in {images}")
         for image, mask in self.pairs:
@@ -573,8 +579,8 @@ class ImageMaskDataset(Dataset):
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # the notes leave it BGR
         image = self.to_input(cv2.resize(image, (160, 160)))
         mask = self.read(mask_file, cv2.IMREAD_GRAYSCALE)
-        # Nearest, or edges get values in between; the notes' truncate those to background, and a
-        # mask stored as 0 and 1 altogether.
+        # Nearest neighbour: any other way makes values between the classes. The notes' division as
+        # uint8 turns those into background, and with them a whole mask of 0 and 1.
         mask = cv2.resize(mask, (160, 160), interpolation=cv2.INTER_NEAREST)
         classes = torch.from_numpy(mask > mask.max() / 2).long()  # 0 or 1, (160, 160)
         return image, F.one_hot(classes, num_classes=2).permute(2, 0, 1).float()
@@ -582,9 +588,11 @@ class ImageMaskDataset(Dataset):
     @staticmethod
     def read(file: Path, flag: int) -> np.ndarray:
         # Not cv2.imread, which on Windows cannot open every path.
-        data = np.fromfile(file, dtype=np.uint8)
-        picture = cv2.imdecode(data, flag) if data.size else None
-        if picture is None:  # OpenCV does not raise
+        try:
+            picture = cv2.imdecode(np.fromfile(file, dtype=np.uint8), flag)
+        except cv2.error:  # the file is empty, or the picture too large
+            picture = None
+        if picture is None:  # damaged, or no picture: OpenCV does not raise then
             raise ValueError(f"{file} is not a picture that OpenCV can read")
         return picture
 
@@ -602,8 +610,9 @@ def draw_folder(folder: Path) -> tuple[Path, Path]:
         radius = int(rng.integers(20, 50))
         cv2.circle(image, center, radius, rng.integers(120, 255, 3).tolist(), thickness=-1)
         cv2.circle(mask, center, radius, 255, thickness=-1)
-        cv2.imwrite(str(images / f"{number:02}.jpg"), image)
-        cv2.imwrite(str(masks / f"{number:02}.png"), mask)
+        # Not cv2.imwrite, which on Windows cannot write to every path.
+        cv2.imencode(".jpg", image)[1].tofile(images / f"{number:02}.jpg")
+        cv2.imencode(".png", mask)[1].tofile(masks / f"{number:02}.png")
     return images, masks
 
 
@@ -635,7 +644,8 @@ def pretrained(args) -> dict:
     try:
         resnet = models.resnet18(weights=weights)
     except Exception as error:  # no network, a stall, a full disk, ...
-        sys.exit(f"error: ResNet-18's weights cannot be downloaded: {str(error).splitlines()[0]}")
+        reason = str(error).rstrip().rpartition("\n")[2]
+        sys.exit(f"error: ResNet-18's weights cannot be downloaded: {reason}")
     if weights is None:
         print("ResNet-18, random weights; --download fetches those learned on ImageNet (45 MB).")
 
@@ -651,8 +661,8 @@ def pretrained(args) -> dict:
     resnet.train()(images)
     moved = (resnet.eval()(images) - before).abs().max().item()
     print(f"One forward pass in train() changed the frozen body's outputs by up to {moved:.2f}:")
-    print("freezing needs eval() as well.")
     still = torch.equal(resnet(images), resnet(images))
+    print(f"freezing needs eval() as well (two passes in eval() give the same: {still}).")
 
     with torch.no_grad():
         outputs = resnet.to(args.device)(torch.randn(64, 3, 224, 224, device=args.device))
@@ -753,7 +763,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
@@ -769,5 +779,6 @@ def make_out_dir(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()

@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """Break the block, find the layer, mend it, train a U-Net of it, save and load again.
 
     Returns what was found: `error`, `trace` and `diagnosis` of the wrong block, `shapes` in the
-    mended one by padding, and of the U-Net; its lists hold one value an epoch.
+    mended one by padding, and of the U-Net; its lists hold one value per epoch.
     """
     # Without its usage text, argparse answers a mistake with the one line that matters.
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)
@@ -170,14 +170,17 @@ def main(argv: Sequence[str] | None = None) -> dict:
     # batch_size=None: the sampler hands out a batch's indices already, all of them at once.
     train_loader = DataLoader(train_set, sampler=batches, batch_size=None)
 
-    # channels_last: a pixel's channels side by side in memory, which convolutions like better.
-    model = UNet().to(device, memory_format=torch.channels_last)
+    # channels_last: a pixel's channels side by side in memory, and convolutions run faster. On
+    # Apple's MPS BatchNorm's gradients are wrong with it (pytorch/pytorch issue 175189).
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    model = UNet().to(device, memory_format=layout)
     # A pixel is background or bag, never both: cross entropy over the two classes. (One-hot masks,
     # float (N, 2, H, W), give it the same number. BCEWithLogitsLoss would ask about each class by
     # itself, and could be told both, or neither.)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    # The rate rises to --lr over 3/10 of the steps, then falls to 0.
+    # The rate rises to --lr over 3/10 of the steps, then falls to 0 (and the first of Adam's betas
+    # goes from 0.95 to 0.85 and back).
     steps = args.epochs * len(train_loader)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
 
@@ -216,9 +219,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     torch.save(model.state_dict(), weights)
 
-    # Tomorrow, in another program, these lines bring the model back.
+    # Tomorrow, in another program, these lines bring the model back (to the CPU: perhaps there is
+    # no GPU then).
     model = UNet()
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     predicted = segment(model, images.cpu())
     again = iou(predicted, masks.cpu()).mean()
 
@@ -259,7 +263,7 @@ def find_the_layer(device: torch.device) -> dict:
 
 
 def trace_shapes(model: nn.Module, *inputs, **keywords) -> tuple[list[dict], str | None]:
-    """Call any model and record the shapes in its layers. To take away, with `shape_of`.
+    """Call any model and record the shapes in its layers. With `shape_of`, yours to copy.
 
     Returns a list of records and the error. A record, for each call of a layer (a module without
     modules inside), has its `name` in the model, its type `layer`, its `input` and `output` shape.
@@ -269,7 +273,7 @@ def trace_shapes(model: nn.Module, *inputs, **keywords) -> tuple[list[dict], str
     and never for the one that raises, which only a forward pre-hook sees.
 
     The model runs in the mode it is in, so that it fails as it did, and is left as it was: no hook
-    stays, and its buffers (BatchNorm's running averages) are put back.
+    stays, and buffers changed in place (BatchNorm's running averages) are put back.
     """
     names = {module: name or "the model" for name, module in model.named_modules()}
     records, running, hooks = [], [], []
@@ -287,7 +291,9 @@ def trace_shapes(model: nn.Module, *inputs, **keywords) -> tuple[list[dict], str
             records.append(record)
 
     def after(module, args, output):
-        _, record = running.pop()
+        entered, record = running.pop()
+        while entered is not module:  # it raised, and the model caught that and went on
+            entered, record = running.pop()
         record["output"] = shape_of(output)
 
     is_lazy = nn.parameter.is_lazy  # a LazyBatchNorm2d has no averages before its first batch
@@ -339,8 +345,8 @@ def draw_bags(count: int, seed: int, device: torch.device) -> tuple[Tensor, Tens
     """Pictures, float32 (N, 3, SIZE, SIZE) in 0...1, RGB; masks, int64, 0 or 1 (the bag)."""
     rng = np.random.default_rng(seed)
     pictures, masks = zip(*(draw_bag(rng) for _ in range(count)))
-    images = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
-    return images, torch.from_numpy(np.stack(masks)).to(device).long()
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return images.contiguous().to(device), torch.from_numpy(np.stack(masks)).to(device).long()
 
 
 def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -464,7 +470,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0][:80]  # or it may list every device there can be
+        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 
@@ -480,7 +486,7 @@ def make_out_dir(folder: Path) -> Path:
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:
-    """Show the model every training image once. Returns the mean loss of an image."""
+    """Show the model every training image once. Returns the mean loss per image."""
     model.train()
     total_loss = 0.0
     for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
@@ -491,10 +497,11 @@ def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> floa
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-        total_loss += loss.detach() * len(labels)  # .item() here would make a GPU wait
+        total_loss += loss.detach() * len(labels)  # .item() would stop here and wait for a GPU
     return total_loss.item() / len(loader.dataset)
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()

@@ -1,6 +1,8 @@
 """Every script as a program: alone in a folder, and with mistakes on its command line."""
 
+import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -50,6 +52,16 @@ def test_each_runs_alone_in_an_empty_folder_on_an_ascii_console(tmp_path):
         script, written = Path(name).stem, PROGRAMS[name][1]
         assert (tmp_path / script / "outputs" / script / written).stat().st_size > 0
         assert written.encode() in run.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_runs_where_stdout_cannot_be_reconfigured(name, monkeypatch):
+    """As a notebook's `%run` and IDLE do it."""
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    assert stop.value.code == 0 and "--seed" in sys.stdout.getvalue()
 
 
 def assert_one_line(script, flags, capsys, words=""):

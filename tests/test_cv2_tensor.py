@@ -124,7 +124,7 @@ def test_E20_v2_agrees_on_uint8_and_differs_on_uint16_and_float64(default):
     assert default["scaling"]["float64 array"]["v2"]["max"] == 255
 
 
-def test_E21_to_tensor_scales_nothing_but_8_bits(default):
+def test_E21_to_tensor_scales_nothing_but_uint8(default):
     found = {name: entry["ToTensor"] for name, entry in default["scaling"].items()}
     assert (found["uint16 array"]["dtype"], found["uint16 array"]["max"]) == ("torch.uint16", 65535)
     assert (found["float32 array"]["dtype"], found["float32 array"]["max"]) == (

@@ -88,6 +88,19 @@ def test_A2_loss_is_printed_every_5_epochs(tmp_path, capsys):
     assert printed == pytest.approx(results["train_loss"][4::5], rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--epochs", "5"], "steps not yet taken"),
+        (["--lr", "0.02", "--epochs", "1500"], "Within 1 %"),
+        (["--lr", "0.03"], "did not fall"),
+    ],
+)
+def test_A2_what_it_says_of_the_gap(flags, words, tmp_path, capsys):
+    run(tmp_path, *flags)
+    assert words in capsys.readouterr().out
+
+
 def test_A2_state_dict_and_picture_are_saved(tmp_path):
     results = run(tmp_path)
     state = torch.load(results["files"]["weights"], weights_only=True)

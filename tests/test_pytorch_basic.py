@@ -204,6 +204,21 @@ def test_D11_E13_gradients_before_and_after_backward(run):
     assert found["after"].shape == (6,) and found["after"].abs().sum() > 0
 
 
+def test_D12_the_loss_printed_is_the_loss_after_so_many_steps(run, device, capsys):
+    final = run("update_weights")["final"]["SGD"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("SGD")]
+    torch.manual_seed(0)
+    images, target = torch.randn(1, 1, 32, 32), torch.randn(1, 10)
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    for _ in range(int(line.split()[-2])):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(images), target).backward()
+        optimizer.step()
+    assert nn.functional.mse_loss(net(images), target).item() == pytest.approx(final, rel=1e-4)
+
+
 def test_D12_E11_update_by_hand_and_by_optim(run):
     found = run("update_weights")
     assert found["same"]
@@ -326,6 +341,8 @@ def test_A1_5_bad_folders_are_one_line_each(run, folders, tmp_path):
     (images / "b.png").write_text("no picture")
     assert "no mask" in error() and "b.png" in error()
     (masks / "b.png").write_bytes(b"")
+    assert "b.png is not a picture" in error()
+    (images / ".DS_Store").touch()  # a Mac leaves it in every folder
     assert "b.png is not a picture" in error()
 
 

@@ -176,6 +176,26 @@ def test_B2_trace_names_the_module_that_breaks_between_its_layers():
     assert "Expected size 32 but got size 24" in error
 
 
+def test_B2_trace_of_a_model_that_catches_a_layers_error_and_goes_on():
+    class Fallback(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wrong, self.right = nn.Linear(5, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            try:
+                return self.wrong(x)
+            except RuntimeError:
+                return self.right(x)
+
+    records, error = trace_shapes(Fallback(), torch.rand(3, 4))
+    assert error is None
+    assert [(record["name"], record["output"]) for record in records] == [
+        ("wrong", None),
+        ("right", (3, 2)),
+    ]
+
+
 def test_B2_trace_of_the_second_call_that_breaks():
     class Twice(nn.Module):
         def __init__(self):
