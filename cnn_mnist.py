@@ -26,6 +26,7 @@ import math
 import socket
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,8 +173,12 @@ def main(argv: Sequence[str] | None = None) -> dict:
     """
     parser = make_parser()
     parser.add_argument("--model", choices=MODELS, default="convnet", help="default: convnet")
-    parser.add_argument("--predict", nargs="+", metavar="IMAGE", help="read digits in your photos")
-    parser.add_argument("--weights", type=Path, help="for --predict; default: the last trained")
+    parser.add_argument(
+        "--predict", nargs="+", metavar="IMAGE", help="read your photos, one digit in each"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="for --predict; default: those trained last of --model"
+    )
     args = parser.parse_args(argv)
     if args.weights and not args.predict:
         parser.error("--weights is for --predict")
@@ -416,7 +421,7 @@ def predict(photos, model_name: str, weights: Path, device: torch.device, out_di
         found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
         predictions.append(found)
         print(f"{photo}: {digit} ({probability:.1%})")
-        row[0].imshow(read_gray(photo), cmap="gray")
+        row[0].imshow(read_gray(photo), cmap="gray", vmin=0, vmax=255)
         row[0].set_title("the photo")
         row[1].imshow(image[0].numpy(), cmap="gray")
         row[1].set_title(f"what the network saw: {digit} ({probability:.0%})")
@@ -483,9 +488,9 @@ def prepare_photo(photo: str) -> Tensor:
 STALL_SECONDS = 10  # a download that receives nothing for this long has failed
 
 
-def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
-    if not least <= int(text) < 2**63:
-        raise ValueError
+def whole_number(text, least=0):
+    if not (text.isdecimal() and least <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
     return int(text)
 
 
@@ -494,9 +499,13 @@ def positive_integer(text):
 
 
 def positive_number(text):
-    if not 0 < float(text) < math.inf:  # "nan" does not pass either
-        raise ValueError
-    return float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:  # nan does not pass either
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -525,7 +534,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     flag = parser.add_argument
     flag("image", type=Path, nargs="?", metavar="IMAGE", help="default: pictures that it draws")
     size = {"nargs": 2, "type": positive_integer, "metavar": ("W", "H"), "default": [160, 160]}
-    flag("--size", **size, help="resize to this width and height in pixels; default: 160 160")
+    flag("--size", **size, help="resize to this width and height, up to 4096; default: 160 160")
     flag("--seed", type=whole_number, metavar="N", default=0, help="default: 0")
     out_dir = Path("outputs", Path(__file__).stem)
     flag("--out-dir", type=Path, default=out_dir, help=f"default: {out_dir}")
@@ -292,7 +292,8 @@ def draw_contact_sheet(steps: dict, file: Path) -> None:
         array = np.asarray(picture, dtype=np.float32)
         if torch.is_tensor(picture) or name == "reshape":  # channels first
             array = array.transpose(1, 2, 0)
-        array = array[:: max(1, len(array) // 256), :: max(1, array.shape[1] // 256)]
+        stride = max(1, max(array.shape[:2]) // 256)
+        array = array[::stride, ::stride]
         low, high = array.min(), array.max()
         place.imshow((array - low) / max(high - low, 1e-6), cmap="gray")
         found = describe(picture)
@@ -302,9 +303,9 @@ def draw_contact_sheet(steps: dict, file: Path) -> None:
     plt.close(figure)
 
 
-def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
-    if not least <= int(text) < 2**63:
-        raise ValueError
+def whole_number(text, least=0):
+    if not (text.isdecimal() and least <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
     return int(text)
 
 

@@ -20,6 +20,7 @@ import math
 import socket
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,9 +116,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
 STALL_SECONDS = 10  # a download that receives nothing for this long has failed
 
 
-def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
-    if not least <= int(text) < 2**63:
-        raise ValueError
+def whole_number(text, least=0):
+    if not (text.isdecimal() and least <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
     return int(text)
 
 
@@ -126,9 +127,13 @@ def positive_integer(text):
 
 
 def positive_number(text):
-    if not 0 < float(text) < math.inf:  # "nan" does not pass either
-        raise ValueError
-    return float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:  # nan does not pass either
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -157,7 +162,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 

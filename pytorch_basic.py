@@ -25,6 +25,7 @@ import pickle
 import socket
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict]:
         parser.error("--images and --masks go together")
     for folder in (args.images, args.masks):
         if folder and not folder.is_dir():
-            parser.error(f"{folder} is not a folder")
+            sys.exit(f"error: {folder} is not a folder")
     if args.list:
         for name, section in SECTIONS.items():
             print(f"{name:18} {section.__doc__.splitlines()[0]}")
@@ -224,10 +225,10 @@ def devices(args) -> dict:
     square = x.to(device) ** 2
     print(f"x.to(device)**2 = {square}: results stay where their inputs are")
 
-    # "meta" is a device that every machine has: tensors with a shape and no data.
     other = torch.ones(3, device="cpu" if device.type != "cpu" else "meta")
+    print("\n(Every machine has the device meta: its tensors have a shape and no data.)")
     two_devices = refused(lambda: square + other)
-    print(f"\nA tensor on {device} + one on {other.device} → {two_devices}")
+    print(f"A tensor on {device} + one on {other.device} → {two_devices}")
     scalar = square + torch.tensor(1)
     print(f"(A CPU tensor without dimensions may join in: {scalar})")
 
@@ -295,7 +296,7 @@ def autograd(args) -> dict:
     print(f"backward(weights), then the same again: x.grad = {once}, then {twice}: it adds up")
     print(f"Only leaves, the tensors you made, keep a grad: {x.is_leaf = }, {y.is_leaf = }")
     in_place = refused(lambda: x.add_(1))
-    print(f"and they do not change in place: x.add_(1) → {in_place}")
+    print(f"and one that requires grad does not change in place: x.add_(1) → {in_place}")
     return dict(
         x=x,
         y=y,
@@ -629,7 +630,7 @@ def own_dataset(args) -> dict:
             test_size = len(dataset) // 10
             train, test = random_split(dataset, [len(dataset) - test_size, test_size])
             loader = DataLoader(train, batch_size=4, shuffle=True)
-            batches = [tuple(images.shape) for images, masks in loader]
+            batches = [tuple(batch.shape) for batch, _ in loader]
         except (OSError, ValueError) as error:
             sys.exit(f"error: {error}")
     print(f"{len(train)} to train, {len(test)} to test; batches: {batches}")
@@ -749,9 +750,9 @@ SECTIONS = {
 }
 
 
-def whole_number(text, least=0):  # argparse turns a ValueError into one clear line
-    if not least <= int(text) < 2**63:
-        raise ValueError
+def whole_number(text, least=0):
+    if not (text.isdecimal() and least <= int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
     return int(text)
 
 
@@ -763,7 +764,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:80]  # it may list every device there can be
+        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
         sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
     return torch.device(name)
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST is")
     data_dir = parser.parse_args().data_dir.resolve()
-    mnist = datasets.MNIST(data_dir, train=False)
+    mnist = datasets.MNIST(data_dir, train=False, download=True)
     data = ["--data-dir", str(data_dir)]
     runs = {  # transcript -> script, flags shown, flags not shown
         "pytorch_basic": ("pytorch_basic.py", [], []),
@@ -66,8 +66,8 @@ def main() -> None:
             file.write_bytes(f"{command}\n".encode() + run.stdout)
         for image in IMAGES:
             picture = Image.open(Path(folder, "outputs", image)).convert("RGB")
-            picture.thumbnail((800, 900))  # README's width; 96 colors keep it below 200 KB
-            picture.quantize(96).save(DOCS / "images" / Path(image).name, optimize=True)
+            picture.thumbnail((800, 900))  # README's width; 200 colors keep it below 200 KB
+            picture.quantize(200, kmeans=1).save(DOCS / "images" / Path(image).name, optimize=True)
 
 
 if __name__ == "__main__":
