@@ -8,7 +8,7 @@ ResNet.ipynb：pytorch搭建ResNet
     python cnn_mnist.py --dataset digits         # no network: scikit-learn's small digits
     python cnn_mnist.py --predict photo.png      # then: what digit is in my own photo?
 
-Measured on 2 CPU cores with PyTorch 2.14, seed 0: of MNIST's test images ConvNet gets 99.2 % right,
+Measured on 2 CPU cores with PyTorch 2.15, seed 0: of MNIST's test images ConvNet gets 99.2 % right,
 LeNet 97.7 %, ResNet-18 99.0 % after its one epoch.
 
 **Try** (MNIST, seed 0):

@@ -6,7 +6,7 @@ Notes: Pytorch_cv2_Tensor相关
     python cv2_tensor.py photo.jpg        # on one of yours
     python cv2_tensor.py --size 320 160   # resized to another width and height
 
-It ends with a picture that went to a tensor and back, every bit the same (PyTorch 2.14,
+It ends with a picture that went to a tensor and back, every bit the same (PyTorch 2.15,
 torchvision 0.29, OpenCV 5.0 on 2 CPU cores, 4 seconds), and a contact sheet of every step.
 
 **Try**

@@ -5,7 +5,7 @@ Notes: Pytorch_linearRegression.py：线性回归例子实现完整训练
     python linear_regression.py          # the notes' 60 epochs
     python linear_regression.py --show   # and the picture in a window
 
-Measured on 2 CPU cores with PyTorch 2.14, seed 0:
+Measured on 2 CPU cores with PyTorch 2.15, seed 0:
 
                            slope   intercept         mse
     gradient descent     0.28266     0.58078     0.17263

@@ -5,7 +5,7 @@ Notes: Pytorch_logisticRegression.py：MINIST+逻辑回归实现训练测试
     python logistic_regression.py                    # MNIST, downloaded on the first run (11 MB)
     python logistic_regression.py --dataset digits   # no network: scikit-learn's small digits
 
-Measured on 2 CPU cores with PyTorch 2.14: 82.5 % of MNIST's test images right with seed 0 (83.4 and
+Measured on 2 CPU cores with PyTorch 2.15: 82.5 % of MNIST's test images right with seed 0 (83.4 and
 83.3 % with seeds 1 and 2), and far from its end: at this learning rate five epochs are few.
 
 **Try** (MNIST, seed 0):

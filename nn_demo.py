@@ -5,7 +5,7 @@ Notes: Pytorch_NNdemo.py：MINIST+简易神经网络实现训练测试
     python nn_demo.py                    # MNIST, downloaded on the first run (11 MB)
     python nn_demo.py --dataset digits   # no network: scikit-learn's small digits
 
-Measured on 2 CPU cores with PyTorch 2.14: 97.8 % of MNIST's test images right with seed 0 (97.9 and
+Measured on 2 CPU cores with PyTorch 2.15: 97.8 % of MNIST's test images right with seed 0 (97.9 and
 97.8 % with seeds 1 and 2).
 
 **Try** (MNIST, seed 0):

@@ -10,7 +10,7 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --section own_dataset --images DIR --masks DIR   # your own files
     python pytorch_basic.py --download                    # with CIFAR-10 (170 MB), weights (45 MB)
 
-All of it takes about 6 seconds on 2 CPU cores with PyTorch 2.14, and writes three files: a model's
+All of it takes about 6 seconds on 2 CPU cores with PyTorch 2.15, and writes three files: a model's
 weights, the whole model, and a checkpoint, from which a stopped run goes on bit for bit.
 
 **Try**

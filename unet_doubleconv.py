@@ -4,7 +4,7 @@ Notes: Pytorch_已解决问题_1
 
     python unet_doubleconv.py
 
-Measured on 2 CPU cores with PyTorch 2.14: the U-Net finds held-out bags with IoU 0.947 after its 6
+Measured on 2 CPU cores with PyTorch 2.15: the U-Net finds held-out bags with IoU 0.947 after its 6
 epochs (seed 0; 0.948 and 0.947 with seeds 1 and 2). A threshold on brightness comes to 0.26. (One
 on the saturation, blurred first, comes to 0.93; but nobody told the network about saturation.)
 
