@@ -1,14 +1,12 @@
 """The three networks of cnn_mnist.py layer by layer, and digits in photos."""
 
 import os
-import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import draw_digit
+from conftest import draw_digit, write_too_large_png
 from torch import nn
 
 import cnn_mnist
@@ -243,13 +241,6 @@ def blank(path):
     cv2.imwrite(str(path), np.full((200, 200), 200, np.uint8))
 
 
-def too_large(path):
-    """A header that promises 40,000x40,000 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(header))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum)
-
-
 def noisy_blank(path):
     noise = np.random.default_rng(0).normal(150, 15, (300, 300))
     cv2.imwrite(str(path), noise.astype(np.uint8))
@@ -262,7 +253,7 @@ def noisy_blank(path):
         (lambda path: path.mkdir(), "cannot be read"),
         (lambda path: path.write_bytes(b""), "not a picture"),
         (lambda path: path.write_text("hello"), "not a picture"),
-        (too_large, "not a picture"),
+        (write_too_large_png, "not a picture"),
         (blank, "no ink"),
         (noisy_blank, "no ink"),
     ],

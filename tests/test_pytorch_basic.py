@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import write_too_large_png
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
@@ -344,6 +345,8 @@ def test_A1_5_bad_folders_are_one_line_each(run, folders, tmp_path):
     assert "b.png is not a picture" in error()
     (images / ".DS_Store").touch()  # a Mac leaves it in every folder
     assert "b.png is not a picture" in error()
+    write_too_large_png(images / "a.png")
+    assert "a.png is not a picture" in error()
 
 
 def test_A1_5_images_and_masks_are_two_folders(capsys, tmp_path):
