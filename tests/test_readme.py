@@ -118,6 +118,20 @@ def test_pictures_are_small_and_all_made_by_docs_make():
     assert {name.split("-")[0] for name in transcripts} == set(SCRIPTS)
 
 
+def test_transcripts_are_what_the_scripts_print_today(tmp_path, monkeypatch, capsys):
+    """But for the numbers, of a script that prints alike everywhere; and all of the headings."""
+    monkeypatch.chdir(tmp_path)
+    importlib.import_module("linear_regression").main(["--device", "cpu"])
+    printed = capsys.readouterr().out.replace("\\", "/")  # Windows' paths
+    _, _, kept = (ROOT / "docs/output/linear_regression.txt").read_text().partition("\n")
+    assert re.sub(r"[\d.-]+ *", "#", printed) == re.sub(r"[\d.-]+ *", "#", kept)
+    sections = importlib.import_module("pytorch_basic").SECTIONS
+    kept = (ROOT / "docs/output/pytorch_basic.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^=+ (.*)$", kept, flags=re.MULTILINE) == [
+        f"{section.__doc__.splitlines()[0]} ({name})" for name, section in sections.items()
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "row"), [("logistic_regression", "logistic"), ("nn_demo", "MLP")]
 )
