@@ -205,6 +205,10 @@ def test_predict_reads_photos(trained, tmp_path, device, capsys):
     picture = cv2.imread(str(results["files"]["predictions"]))
     assert picture.shape[0] > 2000  # a row for each photo
     assert capsys.readouterr().out.count("%") == 20
+    # In eval mode it does not matter which other photos are read with it.
+    (alone,) = cnn_mnist.main([*flags, photos[3]])["predictions"]
+    assert alone["digit"] == predictions[3]["digit"]
+    assert alone["probability"] == pytest.approx(predictions[3]["probability"], abs=1e-3)
 
 
 def test_photo_is_prepared_as_mnist_was(tmp_path):
