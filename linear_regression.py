@@ -96,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     torch.save(model.state_dict(), files["weights"])
 
-    # Tomorrow, in another program, these lines bring the model back (to the CPU: perhaps there is
-    # no GPU then).
+    # Tomorrow, in another program, perhaps without a GPU, these lines bring the model back.
     model = nn.Linear(1, 1)
     model.load_state_dict(torch.load(files["weights"], map_location="cpu", weights_only=True))
     with torch.no_grad():

@@ -220,8 +220,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     torch.save(model.state_dict(), weights)
 
-    # Tomorrow, in another program, these lines bring the model back (to the CPU: perhaps there is
-    # no GPU then).
+    # Tomorrow, in another program, perhaps without a GPU, these lines bring the model back.
     model = UNet()
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     predicted = segment(model, images.cpu())
