@@ -141,9 +141,7 @@ def print_comparison(results: dict) -> None:
     if all(abs(gap[key]) < 0.01 * exact[key] for key in keys):
         print("Within 1 % of the exact line.\n")
     elif results["mse"] < results["train_loss"][0]:
-        print(
-            "The gap is the steps not yet taken; --epochs 30000 (at lr 0.001) comes within 1 %.\n"
-        )
+        print("The gap is the steps not yet taken; --epochs 30000 (lr 0.001) comes within 1 %.\n")
     else:
         print("The loss did not fall: steps that overshoot the valley need a smaller --lr.\n")
 

@@ -184,22 +184,24 @@ def load_data(choice: str, data_dir: str, limit: int | None, device: torch.devic
     """
     raw = Path(data_dir, "MNIST", "raw")
     files = [raw / name.removesuffix(".gz") for name, _ in datasets.MNIST.resources]
-    if choice != "digits" and not all(file.is_file() for file in files):
+    missing = [file.name for file in files if not file.is_file()]
+    if choice != "digits" and missing:
         print(f"MNIST is not in {raw}: downloading it (11 MB) ...", flush=True)
         socket.setdefaulttimeout(STALL_SECONDS)
         try:
             datasets.MNIST(data_dir, download=True)
         except Exception as error:  # no network, a stall, a full disk, ...
             reason = str(error).rstrip().rpartition("\n")[2]
-            if choice == "mnist":
+            missing = [file.name for file in files if not file.is_file()]
+            if missing and choice == "mnist":
                 sys.exit(
                     f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put "
-                    f"these files (as they are or as .gz) into {raw} yourself: "
-                    f"{', '.join(file.name for file in files)}"
+                    f"these files (as they are or as .gz) into {raw} yourself: {', '.join(missing)}"
                 )
-            print(f"!!! MNIST cannot be downloaded ({reason}).")
-            print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.")
-            choice = "digits"
+            if missing:  # else one that was there already is damaged, which read_mnist finds
+                print(f"!!! MNIST cannot be downloaded ({reason}).")
+                print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.")
+                choice = "digits"
 
     if choice == "digits":
         dataset, tensors = "digits", read_digits()

@@ -345,8 +345,9 @@ def draw_bags(count: int, seed: int, device: torch.device) -> tuple[Tensor, Tens
     """Pictures, float32 (N, 3, SIZE, SIZE) in 0...1, RGB; masks, int64, 0 or 1 (the bag)."""
     rng = np.random.default_rng(seed)
     pictures, masks = zip(*(draw_bag(rng) for _ in range(count)))
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-    return images.contiguous().to(device), torch.from_numpy(np.stack(masks)).to(device).long()
+    # permute alone leaves the numbers where they are, in channels_last order (see `layout`).
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().to(device)
+    return images.float() / 255, torch.from_numpy(np.stack(masks)).to(device).long()
 
 
 def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -131,9 +131,10 @@ def test_learning_rate_decays_to_zero_but_for_lenet(mnist_dir, tmp_path, monkeyp
     monkeypatch.setattr(cnn_mnist, "train_one_epoch", spy)
     flags = ["--data-dir", str(mnist_dir), "--limit", "4", "--batch-size", "2", "--epochs", "2"]
     flags += ["--device", "cpu", "--out-dir", str(tmp_path)]
-    cnn_mnist.main([*flags, "--model", "convnet"])
-    assert rates == pytest.approx([0.001, 0.0005, 0.0005, 0], abs=1e-9)
-    rates.clear()
+    for model in ("resnet", "convnet"):
+        cnn_mnist.main([*flags, "--model", model])
+        assert rates == pytest.approx([0.001, 0.0005, 0.0005, 0], abs=1e-9)
+        rates.clear()
     cnn_mnist.main([*flags, "--model", "lenet"])
     assert rates == [0.001] * 4
 

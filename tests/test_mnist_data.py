@@ -145,6 +145,22 @@ def test_download_then_offline_again(mnist_dir, tmp_path, monkeypatch, set_proxy
         assert all(torch.equal(a, b) for a, b in zip(data[1:], there[1:]))
 
 
+def test_damaged_file_is_named_when_the_others_are_downloaded(tmp_path, monkeypatch):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    names = [name.removesuffix(".gz") for name, _ in datasets.MNIST.resources]
+    (raw / names[0]).write_bytes(b"damaged")
+
+    def download(dataset):
+        for name in names[1:]:
+            (raw / name).touch()
+
+    monkeypatch.setattr(datasets.MNIST, "download", download)
+    with pytest.raises(SystemExit) as stop:
+        load_data("auto", tmp_path, None, CPU)
+    assert str(raw / names[0]) in stop.value.code and "delete" in stop.value.code
+
+
 def cut_short(file):
     file.write_bytes(file.read_bytes()[:-100])
 

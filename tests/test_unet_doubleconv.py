@@ -269,6 +269,7 @@ def test_B4_pictures_and_masks(device):
     assert images.shape == (12, 3, 160, 160) and images.dtype == torch.float32
     assert masks.shape == (12, 160, 160) and masks.dtype == torch.int64
     assert images.device.type == masks.device.type == device
+    assert images.is_contiguous()
     assert images.min() >= 0 and 0.9 < images.max() <= 1
     assert masks.unique().tolist() == [0, 1]
     for mask in masks.cpu().byte().numpy():
