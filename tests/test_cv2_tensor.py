@@ -179,11 +179,13 @@ def test_contact_sheet_shows_every_step_with_its_facts(default, tmp_path, monkey
     monkeypatch.setattr(plt, "close", figures.append)
     bgr = cv2.imread(str(default["files"]["color"]), 1)
     narrow = torch.linspace(0, 7, 30).view(1, 10, 3)  # three columns are not three channels
-    cv2_tensor.draw_contact_sheet(
-        {"blue": bgr, "red": bgr[..., ::-1], "narrow": narrow}, tmp_path / "s"
-    )
+    wide = np.zeros((500, 800), np.uint8)
+    steps = {"blue": bgr, "red": bgr[..., ::-1], "wide": wide, "narrow": narrow}
+    cv2_tensor.draw_contact_sheet(steps, tmp_path / "s")
     monkeypatch.undo()
-    blue, red, last = figures[0].axes
+    blue, red, middle, last = figures[0].axes
+    height, width = middle.images[0].get_array().shape[:2]
+    assert width / height == pytest.approx(800 / 500, rel=0.02)  # fewer pixels, not squashed
     assert blue.images[0].get_array()[90, 80].tolist() == [0, 0, 1]
     assert red.images[0].get_array()[90, 80].tolist() == [1, 0, 0]
     assert (blue.get_title(), last.get_title()) == ("blue", "narrow")

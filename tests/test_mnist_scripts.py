@@ -180,6 +180,16 @@ def test_ctrl_c_keeps_what_was_learned(script, mnist_dir, tmp_path, monkeypatch,
     assert all(any(torch.equal(p, value) for value in saved.values()) for p in learned)
 
 
+@pytest.mark.parametrize("script", [logistic_regression, nn_demo, cnn_mnist])
+def test_weights_of_a_gpu_load_where_there_is_none(script, mnist_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    flags = ["--data-dir", str(mnist_dir), "--limit", "100", "--epochs", "1", "--device", "cpu"]
+    weights = script.main([*flags, "--out-dir", str(tmp_path)])["files"]["weights"]
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(weights, weights_only=True)
+
+
 @pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (5, 5), (100, 11), (205, 12)])
 def test_one_line_an_epoch_or_about_ten(epochs, lines, capsys):
     results = {"epochs": epochs, "train_loss": [], "test_accuracy": [], "train_seconds": []}
