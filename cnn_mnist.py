@@ -513,7 +513,8 @@ def read_photo(photo: Path) -> np.ndarray:
     import cv2  # slow to import, and seldom needed
 
     try:
-        data = np.fromfile(photo, np.uint8)  # cv2.imread does not open every path on Windows
+        # On Windows cv2.imread does not open every path.
+        data = np.frombuffer(photo.read_bytes(), np.uint8)
         gray, unchanged = (cv2.imdecode(data, flag) for flag in (0, cv2.IMREAD_UNCHANGED))
     except OSError as error:
         sys.exit(f"error: {photo} cannot be read: {error.strerror or error}")

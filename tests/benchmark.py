@@ -39,19 +39,20 @@ MODELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--data-dir", type=Path, default="data")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     args = parser.parse_args()
 
     device = logistic_regression.choose_device("auto")
-    data = logistic_regression.load_data("mnist", args.data_dir, None, device)
-    images, labels = data[1], data[2]
+    _, train_set, _ = logistic_regression.load_data("mnist", args.data_dir, None)
+    images, labels = train_set[:100]
+    batch = (images.to(device), labels.to(device))
     notes_data = datasets.MNIST(args.data_dir, transform=transforms.ToTensor())
     loaders = {
         "notes": DataLoader(notes_data, batch_size=100, shuffle=True),
-        "ours": logistic_regression.make_loader(images, labels, 100),
-        "limit": [(images[:100], labels[:100])] * 600,
+        "ours": logistic_regression.make_loader(train_set, 100),
+        "limit": [batch] * 600,
     }
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
     print(f"medians of {args.rounds} interleaved rounds, seconds an epoch\n")
@@ -64,7 +65,7 @@ def main() -> None:
         steps = {}
         for way in loaders:
             model = model_class().to(device)
-            if way != "notes" and model_class in cnn_mnist.MODELS.values():
+            if way != "notes" and model_class in cnn_mnist.MODELS.values() and device.type == "cpu":
                 model = model.to(memory_format=torch.channels_last)
             # The notes' Adam is the plain one; fused is part of ours, and so of its limit.
             plain = way == "notes" and name == "MLP"
@@ -86,7 +87,7 @@ def main() -> None:
 def train(loader, model, optimizer, device, ours: bool) -> None:
     criterion = nn.CrossEntropyLoss()
     if ours:
-        logistic_regression.train_one_epoch(model, loader, criterion, optimizer)
+        logistic_regression.train_one_epoch(model, loader, criterion, optimizer, device)
         return
     model.train()
     for images, labels in loader:

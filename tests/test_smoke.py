@@ -1,0 +1,88 @@
+"""Each script's `main` once, on tiny data: does it learn, and find, what it should? For any CI."""
+
+import math
+
+import pytest
+import torch
+
+import cnn_mnist
+import cv2_tensor
+import linear_regression
+import logistic_regression
+import nn_demo
+import pytorch_basic
+import unet_doubleconv
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run(script, flag, ...) returns what main returns, and what was printed."""
+
+    def run(script, *flags):
+        found = script.main([*flags, "--out-dir", str(tmp_path / "out")])
+        printed = capsys.readouterr().out
+        for file in found.get("files", {}).values():
+            assert file.stat().st_size > 0
+            assert str(file) in printed.splitlines()[-1]
+        return found, printed
+
+    return run
+
+
+def test_A3_logistic_regression_learns(run, mnist_dir, device):
+    flags = ["--data-dir", str(mnist_dir), "--lr", "0.1", "--epochs", "30", "--device", device]
+    found, printed = run(logistic_regression, *flags)
+    assert (found["dataset"], found["device"], found["epochs"]) == ("mnist", device, 30)
+    assert found["parameters"] == 7_850
+    assert found["test_accuracy"][-1] >= 0.9
+    assert found["train_loss"][-1] < 0.5 * found["train_loss"][0]
+    assert printed.splitlines()[0] == "逻辑回归 · Logistic regression"
+
+
+def test_A4_neural_network_learns_and_is_checked_before(run, mnist_dir, device):
+    found, _ = run(nn_demo, "--data-dir", str(mnist_dir), "--epochs", "8", "--device", device)
+    assert found["parameters"] == 397_510
+    assert found["test_accuracy"][-1] >= 0.95
+    assert found["first_loss"] == pytest.approx(math.log(10), abs=0.15)
+    assert found["by_heart"] < 0.1
+
+
+def test_A5_convnet_learns_the_digits_without_a_network(run, device):
+    found, _ = run(cnn_mnist, "--dataset", "digits", "--epochs", "3", "--device", device)
+    assert (found["dataset"], found["parameters"]) == ("digits", 29_034)
+    assert found["test_accuracy"][-1] >= 0.9
+    modes = found["modes"]
+    assert modes["train_against_eval"] > 0.1 and modes["alone_in_train"] > 0.01
+    assert modes["alone_in_eval"] < 1e-4
+
+
+def test_A2_linear_regression_approaches_the_exact_line(run):
+    found, _ = run(linear_regression)
+    assert len(found["train_loss"]) == 60
+    assert found["exact"]["slope"] == pytest.approx(0.25999, abs=1e-5)
+    assert 0.16892 < found["mse"] < found["train_loss"][0]
+    assert found["mse"] == pytest.approx(0.16892, abs=0.01)
+
+
+def test_B_unet_finds_the_layer_and_learns(run, device):
+    found, _ = run(unet_doubleconv, "--train-images", "24", "--epochs", "2", "--device", device)
+    assert "to have 3 channels, but got 64 channels instead" in found["error"]
+    assert [record["output"] for record in found["trace"]][-1] is None
+    assert found["train_loss"][-1] < found["train_loss"][0]
+    assert all(0 <= iou <= 1 for iou in found["iou"])
+
+
+def test_C_cv2_picture_to_tensor_and_back(run):
+    found, _ = run(cv2_tensor)
+    assert tuple(found["steps"]["ToTensor"]["shape"]) == (1, 512, 512)
+    assert (found["steps"]["ToTensor"]["min"], found["steps"]["ToTensor"]["max"]) == (0, 1)
+    assert found["round_trip"]
+
+
+def test_D_A1_every_section_of_pytorch_basic_runs(run, device):
+    found, printed = run(pytorch_basic, "--device", device)
+    assert list(found) == list(pytorch_basic.SECTIONS)
+    assert (found["gradients"]["grad"] == 4.5).all()
+    assert found["update_weights"]["same"] and found["save_and_load"]["resumed_same"]
+    assert found["pretrained"]["outputs"].shape == torch.Size([64, 100])
+    assert all(f"({name})" in printed for name in found)
