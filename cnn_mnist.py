@@ -273,8 +273,8 @@ def count_layers(model: nn.Module) -> int:
 def show_train_and_eval(model: nn.Module, images: Tensor) -> dict:
     """Show on one batch what train() and eval() change. Returns the largest differences.
 
-    BatchNorm's running averages are exponential: each batch counts for 0.1 (its `momentum`) and
-    all before it for 0.9. They are not the mean of all batches, as the notes have it.
+    BatchNorm's running averages are exponential: each batch counts for 0.1 and all before it for
+    0.9. They are not the mean of all batches, as the notes have it.
     """
     chinese = "train() 用当前这一批的均值和方差，eval() 用训练时的滑动平均。"
     print_heading("\neval模式和train模式的区别 · What train() and eval() change", chinese)
@@ -287,36 +287,29 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> dict:
         "alone_in_eval": (alone_in_eval - in_eval[:1]).abs().max().item(),
         "answers_changed": (in_train.argmax(dim=1) != in_eval.argmax(dim=1)).sum().item(),
     }
-    print(
-        "In train(), BatchNorm normalizes with the mean and variance of this batch, so the result"
-    )
-    print(
-        "for an image depends on the images beside it. In eval(), it uses the running averages that"
-    )
-    print("it kept while training. (LeNet has no BatchNorm: the modes do not differ there.)")
-    print(f"The same weights, {len(images)} test images. Largest difference of the logits:")
+    print("In train(), BatchNorm normalizes with the mean and variance of this batch, so the")
+    print("result for an image depends on the images beside it. In eval(), it uses the running")
+    print("averages of all batches in training (its momentum=0.1 is the weight of a new batch; the")
+    print("optimizer has nothing to do with it). LeNet has no BatchNorm: the modes do not differ.")
+    print(f"Largest difference of the logits of {len(images)} test images, with the same weights:")
     print(f"  {modes['train_against_eval']:.4f}  between train() and eval()")
     print(f"  {modes['alone_in_eval']:.4f}  in eval(), between image 0 alone and in the batch")
     try:
         modes["alone_in_train"] = (model(images[:1]) - in_train[:1]).abs().max().item()
-        print(
-            f"  {modes['alone_in_train']:.4f}  in train(), between image 0 alone and in the batch"
-        )
+        print(f"  {modes['alone_in_train']:.4f}  in train(), the same")
     except ValueError as error:  # ResNet's last stage is 1x1 here: one value has no variance
         print(f"  in train(), image 0 alone raises: {error}")
-    print(
-        f"{modes['answers_changed']} of the {len(images)} predicted digits change with the mode.\n"
-    )
+    print(f"{modes['answers_changed']} of the {len(images)} predicted digits change with the mode.")
 
     dropout, ones = nn.Dropout(0.5), torch.ones(10)
     modes["dropout_train"] = dropout.train()(ones).tolist()
     modes["dropout_eval"] = dropout.eval()(ones).tolist()
-    print(f"Dropout(0.5), which none of these networks uses, in train(): {modes['dropout_train']}")
-    print(f"of ten ones                                      in eval():  {modes['dropout_eval']}")
+    print(f"\nDropout(0.5) of ten ones in train(): {modes['dropout_train']}")
+    print(f"                          in eval(): {modes['dropout_eval']}")
+    print("In train(), it sets each value to 0 with probability 0.5 and doubles the others, so the")
     print(
-        "In train(), it sets each value to 0 with probability 0.5 and doubles the others, so that"
+        "mean stays about the same; in eval(), it does nothing. (These networks do not use it.)\n"
     )
-    print("the mean stays about the same. In eval(), it changes nothing.\n")
     return modes
 
 
@@ -350,9 +343,7 @@ def main(argv: list[str] | None = None) -> dict:
         parser.error(f"{batches}: BatchNorm needs more than one image, also in the last batch")
 
     model = MODELS[args.model]()
-    print(
-        f"{model}\n(BatchNorm2d's momentum is that of its running averages, not the optimizer's.)\n"
-    )
+    print(f"{model}\n")
     size = 224 if args.model == "resnet" else 28  # the notebook shows ResNet on 224x224
     shapes = show_shapes(model, torch.zeros(1, 1, size, size))
     more = show_resnet(model) if args.model == "resnet" else {}
@@ -450,10 +441,7 @@ def plot_filters(model: nn.Module, file: Path) -> None:
     for weights, ax in zip(filters, axes.flat):
         shown = ax.imshow(weights, cmap="RdBu", vmin=-limit, vmax=limit)
         ax.axis("off")
-    figure.suptitle(
-        "First convolution: the output is large where the image is\n"
-        "bright under blue weights and dark under red ones"
-    )
+    figure.suptitle("First convolution: blue weights add where the image is bright, red subtract")
     figure.colorbar(shown, ax=axes, label="weight")
     figure.savefig(file)
     plt.close(figure)
