@@ -1,49 +1,57 @@
 """The channel error in a U-Net's DoubleConv: caught, traced to its layer, mended; then trained.
 
-Notes: Pytorch_已解决问题_1
+Notes: https://github.com/yearing1017/PyTorch_Note
+Pytorch_已解决问题_1
 
-    python unet_doubleconv.py
+    python unet_doubleconv.py                                # pictures of bags that it draws
+    python unet_doubleconv.py --images DIR --masks DIR       # your own pictures and masks
+    python unet_doubleconv.py --predict photo.jpg            # then: the masks of new pictures
 
-Measured on 2 CPU cores with PyTorch 2.15: the U-Net finds held-out bags with IoU 0.947 after its 6
-epochs (seed 0; 0.948 and 0.947 with seeds 1 and 2). A threshold on brightness comes to 0.26. (One
-on the saturation, blurred first, comes to 0.93; but nobody told the network about saturation.)
-
-**Try**
-
-    --epochs 2           # IoU 0.916: most of it is learned early
-    --train-images 50    # IoU 0.918 in a sixth of the time: bags are much alike
+TODO
 """
 
 import argparse
 import math
 import sys
 import tempfile
-import textwrap
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.utils import save_image
 from tqdm import tqdm
 
-SIZE = 160  # pixels, and the batches of 4, are the notes'
+# 超参数 · Hyperparameters: the size, in pixels, and the batch are those of the notes.
+SIZE = 160
 BATCH_SIZE = 4
-EPOCHS = 6
-LEARNING_RATE = 0.01
+EPOCHS = {"unet": 4, "unet-own": 16}  # drawings; your own pictures
+LEARNING_RATE = 0.005
 TRAIN_IMAGES = 300
 HELD_OUT_IMAGES = 64
-HELD_OUT_SEED = 2**63  # one more than --seed can be: no training picture is held out as well
+HELD_OUT_SEED = 2**32  # one more than --seed can be: no seed draws a held-out picture
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+OUT_DIR = Path("outputs", "unet_doubleconv")
 
 
 class WrongDoubleConv(nn.Module):
-    """The notes' first block, which raises: its second convolution takes `in_channels`."""
+    """The notes' first block. Its second convolution (卷积) takes `in_channels`, so it raises, in
+    the words of the notes:
+
+    RuntimeError: Given groups=1, weight of size 64 3 3 3, expected input[4, 64, 158, 158] to have 3 channels, but got 64 channels instead
+
+    Today PyTorch writes the size with brackets: [64, 3, 3, 3].
+    """  # noqa: E501
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()  # the notes' `super.__init__()` stops here with a TypeError
+        super().__init__()  # the notes' super.__init__() is a TypeError, in both of their blocks
+        # 构建一个“容器网络” · A container: it calls its layers one after another
         self.double_conv = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=3),
             nn.BatchNorm2d(out_channels),
@@ -60,13 +68,16 @@ class WrongDoubleConv(nn.Module):
 class DoubleConv(nn.Module):
     """The mended block: (N, in_channels, H, W) to (N, out_channels, H - 4, W - 4).
 
-    With padding=0, the notes', each convolution loses one pixel on every side; with padding=1 a
-    rim of zeros replaces them, and H and W stay. (The convolutions would do without their biases:
-    the BatchNorm that follows subtracts any constant again.)
+    That is with padding=0, as in the notes. padding=1 puts a border of zeros around what each
+    convolution gets, and H and W stay. (The convolutions do not need their biases: the BatchNorm
+    that follows subtracts any constant again.)
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: int = 0):
         super().__init__()
+        # Without `padding`, the two convolutions are the notes' lines, letter for letter:
+        # nn.Conv2d(in_channels,out_channels,kernel_size=3),
+        # nn.Conv2d(out_channels,out_channels,kernel_size=3),
         self.double_conv = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=padding),
             nn.BatchNorm2d(out_channels),
@@ -88,7 +99,7 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Twice the height and width, beside what the way down saw there (the skip connection).
+    """Twice the height and width, joined with the features of that size from the way down (skip).
 
     x (N, in_channels, H, W) and skip (N, out_channels, 2H, 2W) to (N, out_channels, 2H, 2W).
     """
@@ -103,29 +114,29 @@ class Up(nn.Module):
 
 
 class OutConv(nn.Conv2d):
-    """At each pixel on its own: in_channels features to out_channels logits."""
+    """At each pixel by itself: in_channels features to out_channels logits."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=1)
 
 
 class UNet(nn.Module):
-    """Images (N, 3, H, W) to logits (N, 2, H, W): background, bag. H and W are multiples of 8.
+    """Images (N, 3, H, W) to logits (N, 2, H, W): a score for dark and one for bright in the mask.
 
-    Ronneberger, Fischer and Brox, "U-Net" (2015): theirs goes down four times, from 64 channels;
-    this one three times, from 8, which is enough here and fast on a CPU.
+    H and W are multiples of 8. Ronneberger, Fischer and Brox, "U-Net" (2015): theirs goes down
+    four times, from 64 channels; this one three times, from 16, which a CPU can train.
     """
 
     def __init__(self):
         super().__init__()
-        self.inc = DoubleConv(3, 8, padding=1)
-        self.down1 = Down(8, 16)
-        self.down2 = Down(16, 32)
-        self.down3 = Down(32, 64)
-        self.up1 = Up(64, 32)
-        self.up2 = Up(32, 16)
-        self.up3 = Up(16, 8)
-        self.outc = OutConv(8, 2)
+        self.inc = DoubleConv(3, 16, padding=1)
+        self.down1 = Down(16, 32)
+        self.down2 = Down(32, 64)
+        self.down3 = Down(64, 128)
+        self.up1 = Up(128, 64)
+        self.up2 = Up(64, 32)
+        self.up3 = Up(32, 16)
+        self.outc = OutConv(16, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         x1 = self.inc(images)
@@ -138,127 +149,39 @@ class UNet(nn.Module):
         return self.outc(x)
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
-    """Break the block, find the layer, mend it, train a U-Net of it, save and load again.
-
-    Returns what was found: `error`, `trace` and `diagnosis` of the wrong block, `shapes` in the
-    mended one by padding, and of the U-Net; its lists hold one value per epoch.
-    """
-    # Without its usage text, argparse answers a mistake with the one line that matters.
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage=argparse.SUPPRESS)
-    flag = parser.add_argument
-    count = {"type": positive_integer, "metavar": "N", "default": TRAIN_IMAGES}
-    flag("--train-images", **count, help="how many pictures to draw and train on; default: 300")
-    flag("--epochs", type=positive_integer, metavar="N", default=EPOCHS, help="default: 6")
-    flag("--batch-size", type=positive_integer, metavar="N", default=BATCH_SIZE, help="default: 4")
-    flag("--lr", type=positive_number, default=LEARNING_RATE, help="default: 0.01")
-    flag("--seed", type=whole_number, metavar="N", default=0, help="default: 0")
-    flag("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps, ...")
-    out_dir = Path("outputs", Path(__file__).stem)
-    flag("--out-dir", type=Path, default=out_dir, help=f"default: {out_dir}")
-    args = parser.parse_args(argv)
-
-    device = choose_device(args.device)
-    out_dir = make_out_dir(args.out_dir)
-    torch.manual_seed(args.seed)
-
-    results = {"device": str(device), "epochs": args.epochs} | find_the_layer(device)
-
-    train_images, train_masks = draw_bags(args.train_images, args.seed, device)
-    images, masks = draw_bags(HELD_OUT_IMAGES, HELD_OUT_SEED, device)
-    train_set = TensorDataset(train_images, train_masks)
-    batches = BatchSampler(RandomSampler(train_set), args.batch_size, drop_last=False)
-    # batch_size=None: the sampler hands out a batch's indices already, all of them at once.
-    train_loader = DataLoader(train_set, sampler=batches, batch_size=None)
-
-    # channels_last: a pixel's channels side by side in memory, and convolutions run faster. On
-    # Apple's MPS BatchNorm's gradients are wrong with it (pytorch/pytorch issue 175189).
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-    model = UNet().to(device, memory_format=layout)
-    # A pixel is background or bag, never both: cross entropy over the two classes. (One-hot masks,
-    # float (N, 2, H, W), give it the same number. BCEWithLogitsLoss would ask about each class by
-    # itself, and could be told both, or neither.)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    # The rate rises to --lr over 3/10 of the steps, then falls to 0 (and the first of Adam's betas
-    # goes from 0.95 to 0.85 and back).
-    steps = args.epochs * len(train_loader)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
-
-    weights = out_dir / "unet.pt"
-    results |= {
-        "stages": show_stages(model, images[:1]),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "otsu_iou": otsu_iou(images, masks),
-        "iou": [],
-        "train_loss": [],
-        "train_seconds": [],
-        "files": {"weights": weights, "masks": out_dir / "unet-masks.png"},
-    }
-    print(f"{results['parameters']:,} parameters, on {device}\n")
-    print(f"{len(train_images)} pictures of bags to train on, {len(images)} held out")
-    print("IoU: the pixels in both masks, drawn and predicted, over the pixels in either")
-    print(f"A threshold on brightness (Otsu's) comes to held-out IoU {results['otsu_iou']:.4f}")
-
-    try:
-        for epoch in range(1, args.epochs + 1):
-            start = time.perf_counter()
-            loss = train_one_epoch(model, train_loader, criterion, optimizer, scheduler)
-            results["train_seconds"].append(time.perf_counter() - start)
-            results["train_loss"].append(loss)
-            results["iou"].append(iou(segment(model, images), masks).mean().item())
-            print(
-                f"epoch {epoch:>{len(str(args.epochs))}}/{args.epochs}   "
-                f"training loss {loss:.4f}   held-out IoU {results['iou'][-1]:.4f}   "
-                f"{results['train_seconds'][-1]:.1f} s",
-                flush=True,
-            )
-    except KeyboardInterrupt:
-        torch.save(model.state_dict(), weights)
-        print(f"\nStopped by Ctrl-C. What was learned so far is in {weights}")
-        sys.exit(130)
-
-    torch.save(model.state_dict(), weights)
-
-    # Tomorrow, in another program, perhaps without a GPU, these lines bring the model back.
-    model = UNet()
-    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    predicted = segment(model, images.cpu())
-    again = iou(predicted, masks.cpu()).mean()
-
-    draw_masks(images.cpu(), masks.cpu(), predicted, results["files"]["masks"])
-    files = ", ".join(str(file) for file in results["files"].values())
-    print(f"\nLoaded again, on the CPU: held-out IoU {again:.4f}. Written: {files}")
-    return results
-
-
+# 解决思路 · Not only the size of the input, as in the notes, but the sizes inside the block
 def find_the_layer(device: torch.device) -> dict:
     """The notes' error, the layer that it comes from, and the sizes in the mended block."""
-    print("Pytorch_已解决问题_1 · The channel error in a U-Net\n")
-    found = {"shapes": {}}
+    print_heading(
+        "Pytorch_已解决问题_1 · The channel error in a U-Net",
+        "报错说要 3 个通道却来了 64 个：输入没错，是第二个卷积的 in_channels 写错了。",
+    )
     batch = torch.rand(4, 3, SIZE, SIZE, device=device)
     block = WrongDoubleConv(3, 64).to(device)
+    found = {"shapes": {}}
     try:
         block(batch)
     except RuntimeError as error:
         found["error"] = str(error)
-    print(f"The wrong block raises, on {tuple(batch.shape)}:\n  {found['error']}\n")
+    print(f"The notes' first block, given {tuple(batch.shape)}, raises\n  {found['error']}\n")
 
-    print("The batch has its 3 channels: the input was right. Inside the block, layer by layer:")
+    print_heading("解决思路 · The shapes, layer by layer", "逐层打印形状，停在报错的那一层。")
     found["trace"], found["diagnosis"] = trace_shapes(block, batch)
     for record in found["trace"]:
         output = "raises" if record["output"] is None else f"-> {record['output']}"
         print(f"  {record['name']:13}  {record['layer']:11}  {record['input']!s:17} {output}")
-    print(f"  {found['diagnosis']}\n")
+    layer, _, _ = found["diagnosis"].partition(": ")  # the rest is the error above
+    print(f"\nThe input was right: it has 3 channels. The error comes from\n  {layer}\n")
 
-    print("Its second convolution takes 3 channels; the first has made them 64. Mended:")
+    # 实际问题 · The second convolution must take what the first one gives
+    print("With in_channels = 64 there, as many as the first convolution gives, the shapes are")
     for padding in (0, 1):
         records, _ = trace_shapes(DoubleConv(3, 64, padding).to(device), batch)
         shapes = [record["output"] for record in records if record["layer"] == "Conv2d"]
         found["shapes"][padding] = [tuple(batch.shape), *shapes]
         print(f"  padding={padding}: {' -> '.join(map(str, found['shapes'][padding]))}")
-    print("A 3x3 window cannot be centered on the outermost pixels, so each convolution takes one")
-    print("off every side, unless padding puts a rim around them.\n")
+    print("Without padding each 3x3 convolution shrinks H and W by 2. With padding=1 it puts a")
+    print("border of zeros around its input, and H and W stay: so in the U-Net below.\n")
     return found
 
 
@@ -269,85 +192,339 @@ def trace_shapes(model: nn.Module, *inputs, **keywords) -> tuple[list[dict], str
     modules inside), has its `name` in the model, its type `layer`, its `input` and `output` shape.
 
     The error is None, or says which module raised (one with layers inside, if it happened between
-    them), what it was given, and why. The output is None then: a forward hook runs after its layer
-    and never for the one that raises, which only a forward pre-hook sees.
+    them), what it was given, and why. That layer's output is None: a forward hook runs after its
+    layer, so never for the one that raises; a forward pre-hook runs before it.
 
-    The model runs in the mode it is in, so that it fails as it did, and is left as it was: no hook
-    stays, and buffers changed in place (BatchNorm's running averages) are put back.
+    The model runs in the mode it is in, so that it fails as it did. (In train() that moves the
+    running averages of BatchNorm, as any call does.) No hook stays.
     """
     names = {module: name or "the model" for name, module in model.named_modules()}
     records, running, hooks = [], [], []
 
     def before(module, args, kwargs):
         given = [*args, *kwargs.values()]
-        record = {
-            "name": names[module],
-            "layer": type(module).__name__,
-            "input": shape_of(given[0] if len(given) == 1 else given),
-            "output": None,
-        }
+        record = {"name": names[module], "layer": type(module).__name__, "output": None}
+        record["input"] = shape_of(given[0] if len(given) == 1 else given)
         running.append((module, record))
         if not any(module.children()):
             records.append(record)
 
     def after(module, args, output):
-        entered, record = running.pop()
-        while entered is not module:  # it raised, and the model caught that and went on
-            entered, record = running.pop()
+        _, record = running.pop()
         record["output"] = shape_of(output)
 
-    is_lazy = nn.parameter.is_lazy  # a LazyBatchNorm2d has no averages before its first batch
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers() if not is_lazy(buffer)]
-    error = None
     try:
         for module in names:
-            hooks.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
+            hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
             hooks.append(module.register_forward_hook(after))
         model(*inputs, **keywords)
-    except Exception as raised:  # whatever it is, it is what the caller wants to know
+    except Exception as error:  # whatever it is, it is what the caller wants to know
         module, record = running[-1]  # the innermost module entered and not left
         what = record["layer"] if any(module.children()) else module
-        error = (
-            f"{record['name']}, {what}, was given {record['input']}: "
-            f"{type(raised).__name__}: {raised}"
-        )
+        problem = f"{record['name']}, {what}, was given {record['input']}"
+        return records, f"{problem}: {type(error).__name__}: {error}"
     finally:
         for hook in hooks:
             hook.remove()
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-    return records, error
+    return records, None
 
 
 def shape_of(value):
     """A tensor's shape as a tuple; of a list, tuple or dict of values, a list of theirs."""
-    if torch.is_tensor(value):
-        return tuple(value.shape)
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
         return [shape_of(item) for item in value]
-    return type(value).__name__
+    return tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+
+
+# 训练用的图片 · An image and its mask, changed together by chance
+class Augmented(Dataset):
+    """Pictures to train on, in every epoch different: flipped, and made brighter or darker.
+
+    Takes images, uint8 (N, 3, H, W), and masks, uint8 (N, H, W), of 0 and 1. Gives pairs of an
+    image, float32 (3, H, W) in [0, 1], and a mask, int64 (H, W).
+    """
+
+    def __init__(self, images: Tensor, masks: Tensor):
+        self.images, self.masks = images, masks
+        # The transforms get an Image and a Mask, and so they know what to do with which: flip both
+        # or neither, but change the brightness, and scale to [0, 1], of the image only.
+        flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+        light = [v2.ColorJitter(brightness=0.3), v2.ToDtype(torch.float32, scale=True)]
+        self.transform = v2.Compose([*flips, *light])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = tv_tensors.Image(self.images[index]), tv_tensors.Mask(self.masks[index])
+        image, mask = self.transform(image, mask)
+        return image, mask.long()
+
+
+# 训练 · One pass over the training images
+def train_one_epoch(model, loader, criterion, optimizer, device, scheduler=None) -> float:
+    """Take one step per batch. Returns the mean loss per image, each before its own step."""
+    model.train()
+    total_loss = 0.0
+    for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
+        images, labels = images.to(device), labels.to(device)
+        logits = model(images)
+        loss = criterion(logits, labels)
+
+        # 反向传播和优化
+        optimizer.zero_grad()  # else backward() would add to the gradients of the last step
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+
+        total_loss += loss.item() * len(labels)
+    return total_loss / len(loader.dataset)
+
+
+# 测试 · Which class has the larger logit, at each pixel
+@torch.no_grad()
+def segment(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Images, uint8 (N, 3, H, W), to masks, uint8 (N, H, W): 0 is dark, 1 bright."""
+    model.eval()
+    logits = (model(batch.to(device) / 255) for batch in images.split(16))
+    return torch.cat([batch.argmax(dim=1).byte().cpu() for batch in logits])
+
+
+def class_iou(predicted: Tensor, masks: Tensor) -> Tensor:
+    """Intersection over union of each mask (N, H, W), for the dark and the bright class: (N, 2).
+
+    nan, where a class is in neither the predicted nor the true mask.
+    """
+    classes = torch.tensor([0, 1]).view(2, 1, 1)
+    predicted, masks = predicted.unsqueeze(1) == classes, masks.unsqueeze(1) == classes
+    return (predicted & masks).sum(dim=(2, 3)) / (predicted | masks).sum(dim=(2, 3))
+
+
+def pooled_iou(predicted: Tensor, masks: Tensor) -> tuple[float, float]:
+    """Of the bright class and of the dark one, the pixels of all masks (N, H, W) together.
+
+    1, where a class is in no mask at all: none was missed.
+    """
+    ((dark, bright),) = class_iou(predicted.flatten(0, 1)[None], masks.flatten(0, 1)[None])
+    return bright.nan_to_num(1).item(), dark.nan_to_num(1).item()
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Break the block, find the layer, mend it, train a U-Net of it, save it; or use it.
+
+    Returns what was found: `error`, `trace` and `diagnosis` of the wrong block, `shapes` in the
+    mended one by padding, `stages` of the U-Net; `iou` (of the bright class) and `iou_dark`,
+    `train_loss` and `train_seconds` have one value per epoch. With --predict it returns
+    `predictions`, the file of each picture's mask.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if bool(args.images) != bool(args.masks) or (args.weights and not args.predict):
+        parser.error("--images and --masks go together, and --weights with --predict")
+    torch.manual_seed(args.seed)
+    device = choose_device(args.device)
+    out_dir = make_out_dir(args.out_dir)
+    if args.predict:
+        weights = args.weights or newest_weights(out_dir, "unet*.pt")
+        return predict_masks(args.predict, weights, device, out_dir)
+
+    results = {"device": str(device)} | find_the_layer(device)
+    print_heading(
+        "U-Net · Image segmentation: bright or dark in the mask, pixel by pixel",
+        "用改好的 DoubleConv 搭 U-Net 做图像分割；IoU（交并比）越接近 1 越好。",
+    )
+    name = "unet-own" if args.images else "unet"
+    if args.images:
+        train_set, (images, masks) = read_pictures(args.images, args.masks)
+    else:
+        train_set = draw_bags(args.train_images or TRAIN_IMAGES, args.seed)
+        images, masks = draw_bags(HELD_OUT_IMAGES, HELD_OUT_SEED)
+    train_loader = DataLoader(Augmented(*train_set), args.batch_size, shuffle=True)
+
+    # 损失函数和优化器 · Model, loss function, optimizer
+    model = UNet().to(device)
+    if device.type == "cpu":  # a pixel's channels side by side in memory: measured to help here
+        model = model.to(memory_format=torch.channels_last)
+    # A pixel is dark or bright, never both: cross entropy over the two logits. (One logit with
+    # BCEWithLogitsLoss is the usual equivalent. One-hot masks give this loss the same value.)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    epochs = args.epochs or EPOCHS[name]
+    # The rate rises to --lr in the first 3/10 of the steps, then falls to almost 0.
+    steps = epochs * len(train_loader)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
+
+    results["epochs"] = epochs
+    results["stages"] = show_stages(model, images[:1].to(device) / 255)
+    results["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{results['parameters']:,} parameters, on {device}\n")
+    share = masks.float().mean().item()
+    otsu, otsu_dark = pooled_iou(otsu_masks(images, masks), masks)
+    print(
+        f"{len(train_set[0])} pictures to train on, {len(images)} held out. IoU (intersection over"
+    )
+    print(
+        "union): pixels that both masks call bright, over those that one or both do; for dark, the"
+    )
+    print(
+        "same. 1 is perfect. It may fall early on, while the learning rate rises. No learning gives"
+    )
+    print(f"  all bright, or all dark            IoU bright {share:.4f}   dark {1 - share:.4f}")
+    print(f"  Otsu's threshold, the better side  IoU bright {otsu:.4f}   dark {otsu_dark:.4f}\n")
+
+    results |= {"otsu_iou": otsu, "otsu_iou_dark": otsu_dark}
+    results |= {"train_loss": [], "train_seconds": [], "iou": [], "iou_dark": []}
+    for epoch in range(1, epochs + 1):
+        start = time.perf_counter()
+        loss = train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
+        seconds = time.perf_counter() - start
+        predicted = segment(model, images, device)
+        bright, dark = pooled_iou(predicted, masks)
+        results["train_loss"].append(loss)
+        results["train_seconds"].append(seconds)
+        results["iou"].append(bright)
+        results["iou_dark"].append(dark)
+        line = f"held-out IoU bright {bright:.4f}   dark {dark:.4f}   {seconds:.1f} s"
+        print(f"epoch {epoch:>2}/{epochs}   training loss {loss:.4f}   {line}", flush=True)
+
+    # 保存模型参数 · Save the parameters
+    weights, picture = out_dir / f"{name}.pt", out_dir / f"{name}-masks.png"
+    torch.save(model.state_dict(), weights)
+    # (--predict loads them again, perhaps tomorrow and on a machine without a GPU: load_weights.)
+
+    plot_worst(images, masks, predicted, picture)
+    print(f"\nHeld-out IoU: bright {bright:.4f}, dark {dark:.4f}. Written: {weights}, {picture}")
+    return results | {"files": {"weights": weights, "masks": picture}}
 
 
 def show_stages(model: nn.Module, image: Tensor) -> dict:
     """Print and return the shape after each stage of the U-Net."""
     records, _ = trace_shapes(model, image)
     stages = {record["name"].partition(".")[0]: record["output"] for record in records}
-    print("The U-Net, made of the mended block:")
+    print("inc: the mended block; down: half of H and W; up: double them, and join the result with")
+    print("that of inc or down of the same size (skip connection); outc: two logits for each pixel")
     for name, shape in stages.items():
         print(f"  {name:6} {shape}")
     return stages
 
 
-def draw_bags(count: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pictures, float32 (N, 3, SIZE, SIZE) in 0...1, RGB; masks, int64, 0 or 1 (the bag)."""
+def otsu_masks(images: Tensor, masks: Tensor) -> Tensor:
+    """What no learning gives: of each picture, split at Otsu's threshold, the better side."""
+    pictures, method = images.permute(0, 2, 3, 1).numpy(), cv2.THRESH_BINARY + cv2.THRESH_OTSU
+    grays = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
+    side = torch.from_numpy(np.stack([cv2.threshold(gray, 0, 1, method)[1] for gray in grays]))
+    iou, other_iou = class_iou(side, masks).nanmean(1), class_iou(1 - side, masks).nanmean(1)
+    return torch.where((iou < other_iou).view(-1, 1, 1), 1 - side, side)
+
+
+# ---- Below: command line, data, pictures. Nothing of it is about shapes; read it last. ----
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    one_of = parser.add_mutually_exclusive_group().add_argument
+    one_of("--train-images", metavar="N", type=positive_int, help=f"to draw ({TRAIN_IMAGES})")
+    one_of("--images", metavar="DIR", type=path, help="train on your own pictures instead")
+    one_of("--predict", metavar="IMAGE", type=path, nargs="+", help="no training: their masks")
+    add = parser.add_argument
+    add("--masks", metavar="DIR", type=path, help="of --images: the same names, before the suffix")
+    add("--weights", metavar="FILE", type=path, help="of --predict (newest unet*.pt in --out-dir)")
+    add("--epochs", metavar="N", type=positive_int, help="passes over the pictures (see EPOCHS)")
+    add("--batch-size", metavar="N", type=positive_int, default=BATCH_SIZE, help="(%(default)s)")
+    add("--lr", metavar="X", type=positive_float, default=LEARNING_RATE, help="(%(default)s)")
+    add("--seed", metavar="N", type=seed, default=0, help="of all random numbers (%(default)s)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
+    add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
+    return parser
+
+
+def positive_int(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError  # argparse then says: invalid positive_int value
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    if not 0 < float(text) < math.inf:  # false for nan, too
+        raise ValueError
+    return float(text)
+
+
+def seed(text: str) -> int:
+    if not 0 <= int(text) < 2**32:  # what NumPy takes
+        raise ValueError
+    return int(text)
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
+    wanted = name
+    if name == "auto":
+        found = torch.accelerator.is_available()
+        wanted = str(torch.accelerator.current_accelerator()) if found else "cpu"
+    try:
+        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
+        return torch.device(wanted)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0][:100]
+    if name != "auto":
+        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
+    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
+    return torch.device("cpu")
+
+
+def make_out_dir(folder: Path) -> Path:
+    """Make the folder, and try to write to it before the training, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        sys.exit(f"error: cannot write to --out-dir {folder}: {error.strerror}")
+    return folder
+
+
+def print_heading(*lines: str) -> None:
+    """Print lines with Chinese in them; a console that lacks a character shows "?" for it."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")
+    print(*lines, "", sep="\n")
+
+
+def read_pictures(image_dir: Path, mask_dir: Path) -> list[tuple[Tensor, Tensor]]:
+    """Two sets of images and masks, as draw_bags returns them: to train on, and held out."""
+    pairs, size = [], (SIZE, SIZE)
+    for files in tqdm(find_pairs(image_dir, mask_dir), delay=2, leave=False, disable=None):
+        image, mask = read_pair(*files)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        pairs.append((image, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)))
+    images, masks = to_tensors(pairs)
+    if len(pairs) < 2:
+        sys.exit(f"error: one pair in {image_dir} and {mask_dir}: at least two are needed")
+    if masks.min() == masks.max():
+        sys.exit(f"error: no object in the masks of {mask_dir}: all their pixels are alike")
+    # One split, whatever --seed is: the results of all seeds are on the same held-out pictures.
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))
+    held_out, train = order.tensor_split([max(1, len(pairs) // 10)])
+    return [(images[part], masks[part]) for part in (train, held_out)]
+
+
+def to_tensors(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Pictures (H, W, 3) and masks (H, W), all uint8: to (N, 3, H, W) and (N, H, W)."""
+    images, masks = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs))
+    return images.permute(0, 3, 1, 2).contiguous(), masks
+
+
+def draw_bags(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures of bags, uint8 (N, 3, SIZE, SIZE), RGB; masks, uint8 (N, SIZE, SIZE), 1 the bag."""
     rng = np.random.default_rng(seed)
-    pictures, masks = zip(*(draw_bag(rng) for _ in range(count)))
-    # permute alone leaves the numbers where they are, in channels_last order (see `layout`).
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().to(device)
-    return images.float() / 255, torch.from_numpy(np.stack(masks)).to(device).long()
+    return to_tensors([draw_bag(rng) for _ in range(count)])
 
 
 def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -355,17 +532,17 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     # The body is anything from a box to a cushion, wider above or below; the handle is half an
     # ellipse on top of it. In units of the picture's size, around the middle of the bag.
     width, height = rng.uniform(0.16, 0.28, 2)
-    angle, power = np.linspace(0, 2 * np.pi, 100), rng.uniform(0.2, 0.8)
-    cos, sin = np.cos(angle), np.sin(angle)
-    body = np.stack([np.sign(cos) * abs(cos) ** power, np.sign(sin) * abs(sin) ** power], axis=1)
+    angle = np.linspace(0, 2 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    body = np.sign(circle) * abs(circle) ** rng.uniform(0.2, 0.8)
     body[:, 0] *= 1 + rng.uniform(-0.3, 0.3) * body[:, 1]
-    body *= width, height
     reach = width * rng.uniform(0.4, 0.7), rng.uniform(0.1, 0.25)
-    handle = np.stack([cos, sin], axis=1)[50:] * reach - (0, 0.9 * height)
+    handle = circle[50:] * reach - (0, 0.9 * height)
 
     tilt, middle = rng.uniform(-0.4, 0.4), rng.uniform((0.38, 0.44), (0.62, 0.68))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    body, handle = (((part @ turn + middle) * SIZE).astype(np.int32) for part in (body, handle))
+    parts = (body * (width, height), handle)
+    body, handle = (((part @ turn + middle) * SIZE).astype(np.int32) for part in parts)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mask, [body], 1)
     cv2.polylines(mask, [handle], False, 1, thickness=round(rng.uniform(0.03, 0.05) * SIZE))
@@ -378,7 +555,7 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_texture(rng: np.random.Generator, hue: float, saturation: float) -> np.ndarray:
-    """Stripes, checks or blobs, unevenly lit: float32 (SIZE, SIZE, 3), RGB in 0...1.
+    """Stripes, checks or blobs, unevenly lit: float32 (SIZE, SIZE, 3), RGB in [0, 1].
 
     Bright and dark alternate in it, so brightness does not tell a bag from what is behind it. What
     does is the outline, and that a bag is of livelier colors (the saturation).
@@ -386,14 +563,11 @@ def draw_texture(rng: np.random.Generator, hue: float, saturation: float) -> np.
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.06, 0.22)
     along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    wave = np.sin(2 * np.pi * along / period)
-    kind = rng.choice(["stripes", "checks", "blobs"])
-    if kind == "checks":
-        wave *= np.sin(2 * np.pi * across / period)
-    if kind == "blobs":
-        coarse = rng.uniform(-1, 1, [int(2 / period)] * 2)
-        wave = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    wave = (2 * wave).clip(-1, 1)
+    stripes = np.sin(2 * np.pi * along / period)
+    checks = stripes * np.sin(2 * np.pi * across / period)
+    coarse = rng.uniform(-1, 1, [int(2 / period)] * 2)
+    blobs = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    wave = (2 * rng.choice([stripes, checks, blobs])).clip(-1, 1)
 
     light = 1 + rng.uniform(-0.4, 0.4) * (x - 0.5) + rng.uniform(-0.4, 0.4) * (y - 0.5)
     hues = (hue + rng.uniform(-40, 40) * wave) % 360
@@ -402,111 +576,116 @@ def draw_texture(rng: np.random.Generator, hue: float, saturation: float) -> np.
     return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2RGB)
 
 
-def iou(predicted: Tensor, masks: Tensor) -> Tensor:
-    """Of each mask (N, H, W) of 0 and 1: pixels in both over pixels in either. float32 (N,)."""
-    return (predicted & masks).sum(dim=(1, 2)) / (predicted | masks).sum(dim=(1, 2))
+def read_picture(file: Path, flag: int) -> np.ndarray:
+    """What `cv2.imread(file, flag)` returns, but for any path, and an error instead of None."""
+    try:
+        # On Windows cv2.imread does not open every path; NumPy does.
+        picture = cv2.imdecode(np.fromfile(file, np.uint8), flag)
+    except OSError as error:
+        sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
+    except cv2.error:  # an empty file, or a picture too large for OpenCV
+        picture = None
+    if picture is None:
+        sys.exit(f"error: {file} is not a picture that OpenCV can read")
+    return picture
 
 
-def otsu_iou(images: Tensor, masks: Tensor) -> float:
-    """What no learning gives: each picture split at Otsu's threshold, the better side its bag."""
-    split = []
-    for image in images.permute(0, 2, 3, 1).cpu():
-        gray = cv2.cvtColor((image * 255).round().byte().numpy(), cv2.COLOR_RGB2GRAY)
-        split.append(cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[1])
-    bright, masks = torch.from_numpy(np.stack(split)).long(), masks.cpu()
-    return torch.maximum(iou(bright, masks), iou(1 - bright, masks)).mean().item()
+def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """The pictures of a folder, sorted, each with its mask: the picture in the other folder that
+    has the same name before the suffix."""
+    try:
+        image_files, mask_files = (
+            [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
+            for folder in (images, masks)
+        )
+    except OSError as error:
+        sys.exit(f"error: {error.filename} cannot be read: {error.strerror}")
+    mask_of = {file.stem: file for file in mask_files}
+    if not image_files:
+        sys.exit(f"error: no pictures in {images}")
+    for file in image_files:
+        if file.stem not in mask_of:
+            sys.exit(f"error: no mask in {masks} for {file.name}")
+    return [(file, mask_of[file.stem]) for file in image_files]
 
 
-@torch.no_grad()
-def segment(model: nn.Module, images: Tensor) -> Tensor:
-    """The class with the larger logit at each pixel: int64 (N, H, W), 0 or 1."""
-    model.eval()
-    return torch.cat([model(batch).argmax(dim=1) for batch in images.split(16)])
+def read_pair(image_file: Path, mask_file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """An image, uint8 (H, W, 3), in RGB order, and its mask, uint8 (H, W), of 0 and 1."""
+    image = read_picture(image_file, cv2.IMREAD_COLOR)
+    mask = read_picture(mask_file, cv2.IMREAD_GRAYSCALE)
+    if image.shape[:2] != mask.shape:
+        sizes = f"{image.shape[:2]} and {mask.shape}"
+        sys.exit(f"error: {image_file} and {mask_file} differ in height and width: {sizes}")
+    # Masks hold 0 and 255, or 0 and 1; edges may be gray, and a JPEG's black is not quite 0.
+    mask = mask > (127 if mask.max() > 1 else 0)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask.astype(np.uint8)
 
 
-def draw_masks(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> None:
-    """The first pictures and the one that went worst: image, true mask, predicted mask."""
-    import matplotlib.pyplot as plt  # slow to import, so only where it is needed
+def newest_weights(out_dir: Path, pattern: str) -> Path:
+    """The file written last, of those whose names match."""
+    found = sorted(out_dir.glob(pattern), key=lambda file: file.stat().st_mtime)
+    if not found:
+        sys.exit(f"error: no {pattern} in {out_dir}: train first, or give --weights")
+    return found[-1]
 
-    each = iou(predicted, masks)
-    images, masks, predicted = images.permute(0, 2, 3, 1).numpy(), masks.numpy(), predicted.numpy()
-    chosen = [*range(min(5, len(images))), each.argmin().item()]
-    figure, axes = plt.subplots(3, len(chosen), figsize=(10, 5.4), layout="constrained")
-    figure.suptitle(f"Bags held out from training: mean IoU {each.mean():.4f}")
-    for column, index in zip(axes.T, chosen):
-        column[0].imshow(images[index])
-        column[1].imshow(masks[index], cmap="gray", vmin=0, vmax=1)
-        column[2].imshow(predicted[index], cmap="gray", vmin=0, vmax=1)
-        column[2].set_xlabel(f"IoU {each[index]:.3f}")
-    for place in axes.flat:
-        place.set(xticks=[], yticks=[])
-    for place, label in zip(axes[:, 0], ("image", "true mask", "predicted mask")):
-        place.set_ylabel(label)
-    axes[0, -1].set_title("the worst")
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    try:
+        # weights_only: a file from somebody else may hold code, and this refuses to run any.
+        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except OSError as error:
+        sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
+    except (
+        Exception
+    ):  # what holds no weights of this model can fail in more ways than one would list
+        sys.exit(f"error: {file} does not hold the weights of a {type(model).__name__}")
+
+
+def predict_masks(files: list[Path], weights: Path, device: torch.device, out_dir: Path) -> dict:
+    """Write the mask of each picture, of the picture's own size, and one sheet of them all."""
+    print_heading("U-Net · Masks of new pictures", "用保存的权重分割新图片，每张图片写出一个掩码。")
+    model = UNet()
+    load_weights(model, weights)
+    mask_files = [out_dir / f"{file.stem}-mask.png" for file in files]
+    if len(set(mask_files)) < len(files):
+        sys.exit("error: two of the pictures have one name, and so would have their masks")
+    images, masks = [], []
+    for file, mask_file in zip(files, mask_files):
+        picture = cv2.cvtColor(read_picture(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        image = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        images.append(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
+        masks.append(segment(model.to(device), images[-1], device))
+        # Enlarging 0 and 255 gives gray edges; >= 128 makes a smooth outline of them.
+        mask = cv2.resize(255 * masks[-1][0].numpy(), picture.shape[1::-1]) // 128 * 255
+        mask_file.write_bytes(cv2.imencode(".png", mask)[1])
+        print(f"{file}: white in {(mask > 0).mean():.1%} of the picture")
+    sheet = out_dir / f"{weights.stem}-predictions.png"
+    save_image(stack_pictures(torch.cat(images), torch.cat(masks)) / 255, sheet, nrow=6)
+    print(f"By the weights in {weights}. Written: {', '.join(map(str, [*mask_files, sheet]))}")
+    return {"device": str(device), "predictions": mask_files, "files": {"predictions": sheet}}
+
+
+def stack_pictures(images: Tensor, *masks: Tensor) -> Tensor:
+    """Each image with its masks below it, white where they are bright: uint8 (N, 3, ..., ...)."""
+    layers = [images, *(255 * mask.unsqueeze(1).expand(-1, 3, -1, -1) for mask in masks)]
+    return torch.cat([nn.functional.pad(layer, (2, 2, 2, 2), value=128) for layer in layers], dim=2)
+
+
+def plot_worst(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> None:
+    """The three pictures with the lowest IoU and, of the others, the three with the highest."""
+    iou = class_iou(predicted, masks)
+    order = iou.nanmean(1).argsort().tolist()  # the mean of the classes that are there
+    chosen = order[:3] + order[3:][-3:]
+    figure, axes = plt.subplots(1, 6, figsize=(10, 6), layout="constrained")
+    figure.suptitle("Held out: image, true mask, predicted mask. The three worst, the three best")
+    columns = stack_pictures(images, masks, predicted).permute(0, 2, 3, 1)
+    for ax, index in zip(axes, chosen):
+        ax.imshow(columns[index])
+        ax.set_title("IoU\ndark {:.3f}\nbright {:.3f}".format(*iou[index]), fontsize=10)
+        ax.axis("off")
     figure.savefig(file)
     plt.close(figure)
 
 
-def whole_number(text, least=0):
-    if not (text.isdecimal() and least <= int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
-    return int(text)
-
-
-def positive_integer(text):
-    return whole_number(text, least=1)
-
-
-def positive_number(text):
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:  # nan does not pass either
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the accelerator when there is one (CUDA, or Apple's MPS, ...), else the CPU."""
-    if name == "auto":
-        accelerator = torch.accelerator.is_available()
-        return torch.accelerator.current_accelerator() if accelerator else torch.device("cpu")
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = textwrap.shorten(str(error), 80, placeholder=" ...")
-        sys.exit(f"error: --device {name} cannot be used here (auto and cpu can): {reason}")
-    return torch.device(name)
-
-
-def make_out_dir(folder: Path) -> Path:
-    """Make the output folder and try it before training, not when the result wants saving."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.exit(f"error: cannot write to --out-dir {folder}: {error.strerror}")
-    return folder
-
-
-def train_one_epoch(model, loader, criterion, optimizer, scheduler=None) -> float:
-    """Show the model every training image once. Returns the mean loss per image."""
-    model.train()
-    total_loss = 0.0
-    for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
-        logits = model(images)
-        loss = criterion(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        total_loss += loss.detach() * len(labels)  # .item() would stop here and wait for a GPU
-    return total_loss.item() / len(loader.dataset)
-
-
 if __name__ == "__main__":
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
-        sys.stdout.reconfigure(errors="replace")  # where a console lacks a character it prints "?"
     main()
