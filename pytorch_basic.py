@@ -77,8 +77,7 @@ def tensors(args) -> dict:
     # torch.FloatTensor, which take a number for a size.
     found["data"] = x = torch.tensor([5.5, 3])
     print(f"x = torch.tensor([5.5, 3])\n{x}")
-    print(f"{torch.tensor(3).shape = }: no dimensions, the number 3")
-    print(f"{torch.Tensor(3).shape = }: three numbers, not initialized")
+    print(f"{torch.tensor(3).shape = }: no dimensions, a number; {torch.Tensor(3).shape = }: three")
 
     # 根据已有的tensor建立新的tensor · new_* takes dtype and device from x, *_like the size as well.
     print(f"\n{x.dtype = }, {x.new_ones(2).dtype = }: x's dtype, unless you give another:")
@@ -157,8 +156,7 @@ def numpy_bridge(args) -> dict:
     print("\nnotes: every tensor on the CPU can become an array, except CharTensor")
     print(f"today: CharTensor can ({found['char'].dtype}), but not a dtype that NumPy lacks:")
     found["bfloat16"] = refused("bfloat16", torch.ones(3, dtype=torch.bfloat16).numpy)
-    print("A tensor that requires grad: x.detach().numpy()")
-    found["tracked"] = refused("x.numpy()", torch.ones(3, requires_grad=True).numpy)
+    found["tracked"] = refused("without detach()", torch.ones(3, requires_grad=True).numpy)
     return found
 
 
@@ -180,9 +178,7 @@ def devices(args) -> dict:
         print(f"x.cuda(), x.cuda(0), x.to(device), and made there: {moved}")
     else:
         moved = refused("x.cuda()", x.cuda)
-        print(
-            "With a GPU: torch.cuda.current_device() → 0, torch.cuda.get_device_name(0) → its name"
-        )
+        print("With a GPU: torch.cuda.current_device() → 0, torch.cuda.get_device_name(0) → a name")
         print("x.cuda(), x.cuda(0), x.to('cuda') → tensor([1, 2, 3], device='cuda:0')")
 
     # 张量可以移动到任何设备 · The tour's lines, on whatever device this run has
@@ -339,7 +335,6 @@ def network(args) -> dict:
     out = net(input)
     print(f"out = net(input): ten scores (logits), one for each class\n{out}")
     print("notes: grad_fn=<AddmmBackward>   today: grad_fn=<AddmmBackward0>")
-    probabilities = out.softmax(dim=1)
     print(f"Probabilities sum to 1; {out.sum() = :.3f}, {out.softmax(dim=1).sum() = :.3f}")
     net.zero_grad()  # 清零所有参数的梯度缓存
     out.backward(torch.randn(1, 10))
@@ -348,17 +343,14 @@ def network(args) -> dict:
 
     # 小批量 · Mini-batches. A single sample (单个样本) becomes a batch of one by unsqueeze(0).
     print("\nnotes: torch.nn takes mini-batches only")
-    print(
-        "today: Conv2d, Linear and max_pool2d take a single sample as well. BatchNorm2d does not,"
-    )
+    print("today: Conv2d, Linear and max_pool2d take a single sample, too. BatchNorm2d does not,")
     print("       nor does Net, whose flatten takes the 16 channels for a batch: 16 rows of 5x5")
     found = {"single": net.conv1(input[0]), "unsqueezed": net(input[0].unsqueeze(0))}
     print(f"net.conv1(input[0]) → {found['single'].shape}")
     found["batch_norm_error"] = refused("nn.BatchNorm2d(1)(input[0])", nn.BatchNorm2d(1), input[0])
     found["net_error"] = refused("net(input[0])", net, input[0])
     print(f"net(input[0].unsqueeze(0)) → {found['unsqueezed'].shape}")
-    found |= {"net": net, "params": params, "out": out, "probabilities": probabilities}
-    return found | {"filled": filled}
+    return found | {"params": params, "out": out, "filled": filled}
 
 
 def loss(args) -> dict:
@@ -387,9 +379,7 @@ def loss(args) -> dict:
         node = inputs[0] if inputs else None
     print("\nThe graph, from loss.grad_fn back by next_functions, printed from the input on:")
     print("input → " + " → ".join(names) + " → loss")
-    print(
-        "Addmm is a linear layer. x.sum() is SumBackward0, its variant x.sum(dim=0) SumBackward1."
-    )
+    print("Addmm: a linear layer. x.sum() is SumBackward0, its variant x.sum(dim=0) SumBackward1.")
     return {"loss": loss, "by_hand": by_hand, "names": names}
 
 
@@ -439,8 +429,7 @@ def update_weights(args) -> dict:
     criterion(net(input), target).backward()
     optimizer.step()
     same = all(map(torch.equal, net.parameters(), by_hand.parameters()))
-    print("So, with torch.no_grad(): weight.add_(weight.grad, alpha=-lr)")
-    print(f"For each parameter, this equals a step of optim.SGD, bit for bit: {same}\n")
+    print(f"weight.add_(weight.grad, alpha=-lr) equals optim.SGD's step, bit for bit: {same}\n")
 
     print("Steps to a loss of 0.001 (at most 500). No ranking: each has another learning rate.")
     steps = {}
