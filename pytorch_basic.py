@@ -16,7 +16,7 @@ parameters of a model, the whole model, and a checkpoint, from which a stopped r
 
 **Try**
 
-    --section update_weights --seed 1   # other weights to begin with: SGD takes @@ steps, not @@
+    --section update_weights --seed 1   # other weights to begin with: SGD takes 92 steps, not 38
     --section tensors --seed 1          # other random numbers, the same shapes and dtypes
     --section devices --device meta     # an error: the device meta has shapes, but no numbers
 """
@@ -395,8 +395,8 @@ def backpropagation(args) -> dict:
     net.zero_grad()  # 清零所有参数的梯度缓存, or the next gradients would be added to these
     output = net(input)
     loss = criterion(output, target)
-    before = net.conv1.bias.grad
-    print("conv1.bias.grad before backward (偏置 is bias), after net.zero_grad()")
+    before = net.conv1.bias.grad  # 偏置 · of the bias
+    print("conv1.bias.grad before backward, after net.zero_grad()")
     print(f"notes: tensor([0., 0., 0., 0., 0., 0.])   today: {before}, no gradient at all")
     loss.backward()
     print(f"conv1.bias.grad after backward\n{net.conv1.bias.grad}")
@@ -406,7 +406,7 @@ def backpropagation(args) -> dict:
 def update_weights(args) -> dict:
     """更新权重 · Updating the weights
 
-    手写一步随机梯度下降，与优化器的一步逐位一致；再看四种优化器各用多少步（学习率不同，不是排名）。
+    手写一步随机梯度下降，与优化器的一步逐位一致；再看四种优化器各用多少步（学习率各自设定，不是排名）。
     """
     input, target = torch.randn(1, 1, 32, 32), torch.randn(1, 10)
     criterion = nn.MSELoss()
@@ -429,9 +429,11 @@ def update_weights(args) -> dict:
     criterion(net(input), target).backward()
     optimizer.step()
     same = all(map(torch.equal, net.parameters(), by_hand.parameters()))
-    print(f"weight.add_(weight.grad, alpha=-lr) equals optim.SGD's step, bit for bit: {same}\n")
+    print(f"with no_grad(): weight.add_(weight.grad, alpha=-lr) is optim.SGD's step: {same}\n")
 
-    print("Steps to a loss of 0.001 (at most 500). No ranking: each has another learning rate.")
+    print(
+        "Steps to a loss of 0.001 (at most 500). No ranking: other learning rates give other counts."
+    )
     steps = {}
     for name, make in {
         "SGD": lambda params: optim.SGD(params, lr=0.01),
@@ -506,7 +508,7 @@ def official_dataset(args) -> dict:
             dataset = datasets.CIFAR10(args.data_dir, transform=to_tensor, download=True)
     else:
         dataset = datasets.FakeData(1000, (3, 32, 32), num_classes=10, transform=to_tensor)
-        print("Random pictures, shaped as CIFAR-10's are; the real ones (170 MB) with --download:")
+        print("Random pictures, shaped as CIFAR-10's are; the real ones (170 MB) with --download")
     print(f"{type(dataset).__name__}: {len(dataset):,} pictures")
     image, label = dataset[0]  # 只读一组数据
     print(f"image, label = dataset[0]: {image.size() = }, {label = }")
@@ -532,8 +534,8 @@ class BagDataset(Dataset):
     deviation, and imgB, its mask, float32 (2, 160, 160), one-hot: background, object.
     """
 
-    # The notes' CustomDataset shows these three methods with nothing in them. Whatever has them can
-    # be indexed and has a length; it is no iterator, as the notes say: next(dataset) fails.
+    # The notes' CustomDataset shows these three methods with nothing in them. With them an object
+    # has a length and can be indexed. (The notes call it an iterator: next(dataset) is an error.)
 
     def __init__(self, images: Path, masks: Path):
         """初始化工作: once, what is there, and how will it be converted?
@@ -577,7 +579,7 @@ def own_dataset(args) -> dict:
         share = sum(bag[i][1][1].mean().item() for i in range(len(bag))) / len(bag)
         if share == 0:
             sys.exit(f"error: no mask in {masks} has an object: none is white, or 1, anywhere")
-        print(f"Object in all the masks: {share:.1%} of the pixels")
+        print(f"share of the object in all masks: {share:.1%}")
 
         # random_split: two parts, chosen at random, that have no item in common
         test_size = max(1, len(bag) // 10)
@@ -691,7 +693,7 @@ SECTIONS = {section.__name__: section for section in BASICS + NETWORK + PYTORCH_
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Run the sections asked for. Returns for each, under its name, the values it found."""
+    """Run the sections asked for. Returns for each name a dict of what that section found."""
     parser = make_parser()
     args = parser.parse_args(argv)
     if bool(args.images) != bool(args.masks):
@@ -787,7 +789,7 @@ def downloading(what: str) -> Iterator[None]:
 
 
 def read_picture(file: Path, flag: int) -> np.ndarray:
-    """What `cv2.imread(file, flag)` returns, but for any path, and with an error instead of None."""
+    """What `cv2.imread(file, flag)` returns, but for any path, and an error instead of None."""
     try:
         # On Windows cv2.imread does not open every path; NumPy does.
         picture = cv2.imdecode(np.fromfile(file, np.uint8), flag)
