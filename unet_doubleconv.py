@@ -203,8 +203,9 @@ def trace_shapes(model: nn.Module, *inputs, **keywords) -> tuple[list[dict], str
 
     def before(module, args, kwargs):
         given = [*args, *kwargs.values()]
-        record = {"name": names[module], "layer": type(module).__name__, "output": None}
+        record = {"name": names[module], "layer": type(module).__name__}
         record["input"] = shape_of(given[0] if len(given) == 1 else given)
+        record["output"] = None
         running.append((module, record))
         if not any(module.children()):
             records.append(record)
@@ -395,7 +396,7 @@ def main(argv: list[str] | None = None) -> dict:
     torch.save(model.state_dict(), weights)
     # (--predict loads them again, perhaps tomorrow and on a machine without a GPU: load_weights.)
 
-    plot_worst(images, masks, predicted, picture)
+    plot_worst(images, masks, predicted, "bright" if args.images else "the bag", picture)
     print(f"\nHeld-out IoU: bright {bright:.4f}, dark {dark:.4f}. Written: {weights}, {picture}")
     return results | {"files": {"weights": weights, "masks": picture}}
 
@@ -671,14 +672,14 @@ def stack_pictures(images: Tensor, *masks: Tensor) -> Tensor:
     return torch.cat([nn.functional.pad(layer, (2, 2, 2, 2), value=128) for layer in layers], dim=2)
 
 
-def plot_worst(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> None:
+def plot_worst(images: Tensor, masks: Tensor, predicted: Tensor, white: str, file: Path) -> None:
     """The three pictures with the lowest IoU and, of the others, the three with the highest."""
     iou = class_iou(predicted, masks)
     order = iou.nanmean(1).argsort().tolist()  # the mean of the classes that are there
     chosen = order[:3] + order[3:][-3:]
-    figure, axes = plt.subplots(1, 6, figsize=(10, 6), layout="constrained")
-    figure.suptitle("Held out: image, true mask, predicted mask. The three worst, the three best")
-    columns = stack_pictures(images, masks, predicted).permute(0, 2, 3, 1)
+    figure, axes = plt.subplots(1, 6, figsize=(10, 5.7), layout="constrained")
+    figure.suptitle(f"Three worst, three best: image, true mask, predicted mask (white: {white})")
+    columns = stack_pictures(images, masks, predicted).permute(0, 2, 3, 1).numpy()
     for ax, index in zip(axes, chosen):
         ax.imshow(columns[index])
         ax.set_title("IoU\ndark {:.3f}\nbright {:.3f}".format(*iou[index]), fontsize=10)

@@ -1,16 +1,16 @@
-import copy
+import math
+import os
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import write_too_large_png
 from torch import nn
 
 import unet_doubleconv
 from unet_doubleconv import DoubleConv, UNet, WrongDoubleConv, trace_shapes
 
-CPU = torch.device("cpu")
 TODAY = (
     "Given groups=1, weight of size [64, 3, 3, 3], expected input[4, 64, 158, 158] "
     "to have 3 channels, but got 64 channels instead"
@@ -18,33 +18,34 @@ TODAY = (
 
 
 def run(tmp_path, *arguments, device="cpu"):
-    common = ["--device", device, "--out-dir", str(tmp_path / "out")]
-    return unet_doubleconv.main([*arguments, *common])
-
-
-def tiny(tmp_path, *arguments, device="cpu"):
-    return run(tmp_path, "--train-images", "6", "--epochs", "1", *arguments, device=device)
+    common = ["--device", device, "--out-dir", tmp_path / "out"]
+    return unet_doubleconv.main([str(argument) for argument in (*arguments, *common)])
 
 
 @pytest.fixture
 def small_pictures(monkeypatch):
     """A sixth of the pixels, a sixth of the time."""
     monkeypatch.setattr(unet_doubleconv, "SIZE", 64)
-    monkeypatch.setattr(unet_doubleconv, "HELD_OUT_IMAGES", 32)
+    monkeypatch.setattr(unet_doubleconv, "HELD_OUT_IMAGES", 16)
 
 
-def outputs(records, layer="Conv2d"):
-    return [record["output"] for record in records if record["layer"] == layer]
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Twelve drawn pairs on disk; in the masks, JPEG as the notes' are, the bag is black."""
+    monkeypatch.setattr(unet_doubleconv, "SIZE", 32)
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    for number, (image, mask) in enumerate(zip(*unet_doubleconv.draw_bags(12, 0))):
+        image = cv2.cvtColor(image.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(images / f"{number}.png"), cv2.resize(image, (120, 90)))
+        mask = cv2.resize(255 * (1 - mask.numpy()), (120, 90))
+        cv2.imwrite(str(masks / f"{number}.JPG"), mask)
+    (images / "Thumbs.db").touch()
+    return images, masks
 
 
 # ---- B1 to B3: the error, the layer, the mended block ----
-
-
-def test_B1_wrong_block_raises_the_notes_error(device):
-    block = WrongDoubleConv(3, 64).to(device)
-    with pytest.raises(RuntimeError) as raised:
-        block(torch.rand(4, 3, 160, 160, device=device))
-    assert str(raised.value) == TODAY
 
 
 def test_B1_script_catches_and_prints_the_error(device, capsys):
@@ -63,19 +64,9 @@ def test_B2_trace_stops_at_the_second_convolution(device):
         ("double_conv.2", "ReLU", made, made),
         ("double_conv.3", "Conv2d", made, None),
     ]
-    assert list(records[0]) == ["name", "layer", "input", "output"]
     # Which layer, what it wanted, what it got.
     assert error.startswith("double_conv.3, Conv2d(3, 64, kernel_size=(3, 3), stride=(1, 1)), ")
     assert f"was given {made}: RuntimeError: {TODAY}" in error
-
-
-def test_B2_a_forward_hook_never_fires_for_the_layer_that_raises():
-    block, fired = WrongDoubleConv(3, 64), []
-    for name, module in block.double_conv.named_children():
-        module.register_forward_hook(lambda *_, name=name: fired.append(name))
-    with pytest.raises(RuntimeError):
-        block(torch.rand(4, 3, 20, 20))
-    assert fired == ["0", "1", "2"]
 
 
 def test_B3_mended_block_and_what_padding_changes(device, capsys):
@@ -85,24 +76,12 @@ def test_B3_mended_block_and_what_padding_changes(device, capsys):
         1: [(4, 3, 160, 160), (4, 64, 160, 160), (4, 64, 160, 160)],
     }
     assert "(4, 3, 160, 160) -> (4, 64, 158, 158) -> (4, 64, 156, 156)" in capsys.readouterr().out
-    assert DoubleConv(3, 64)(torch.rand(4, 3, 160, 160)).shape == (4, 64, 156, 156)
 
 
 def test_B3_one_argument_of_the_second_convolution_is_the_whole_fix():
     wrong, mended = WrongDoubleConv(3, 64).double_conv, DoubleConv(3, 64).double_conv
     different = [place for place in range(6) if repr(wrong[place]) != repr(mended[place])]
-    assert different == [3]
-    assert (wrong[3].in_channels, mended[3].in_channels) == (3, 64)
-    assert not WrongDoubleConv(3, 3)(torch.rand(1, 3, 9, 9)).isnan().any()  # 3 = 3: nothing shows
-
-
-def test_E1_super_without_brackets_is_a_type_error():
-    class NotesDoubleConv(nn.Module):
-        def __init__(self):
-            super.__init__()
-
-    with pytest.raises(TypeError, match="super"):
-        NotesDoubleConv()
+    assert different == [3] and (wrong[3].in_channels, mended[3].in_channels) == (3, 64)
 
 
 def test_E12_a_single_picture_still_needs_a_batch_dimension():
@@ -111,13 +90,6 @@ def test_E12_a_single_picture_still_needs_a_batch_dimension():
     records, error = trace_shapes(UNet(), picture)
     assert records[-1]["layer"] == "BatchNorm2d" and "expected 4D input" in error
     assert UNet()(picture.unsqueeze(0)).shape == (1, 2, 64, 64)
-
-
-def test_E16_the_message_has_brackets_today():
-    with pytest.raises(RuntimeError) as raised:
-        WrongDoubleConv(3, 64)(torch.rand(4, 3, 160, 160))
-    assert "weight of size [64, 3, 3, 3]" in str(raised.value)
-    assert "weight of size 64 3 3 3" not in str(raised.value)
 
 
 def test_E37_a_bias_before_batchnorm_has_no_gradient():
@@ -166,61 +138,20 @@ def test_B2_trace_of_a_layer_called_twice_keywords_and_tuples():
 def test_B2_trace_names_the_module_that_breaks_between_its_layers():
     records, error = trace_shapes(nn.Sequential(nn.ReLU(), Odd()), torch.rand(3, 2, 4))
     assert [record["name"] for record in records] == ["0", "1.twice", "1.twice", "1.recurrent"]
-    assert None not in outputs(records, "LSTM")
     assert error.startswith("1, Odd, was given (3, 2, 4): RuntimeError: shape '[-1, 4]'")
 
     model = UNet()
-    model.up1.conv = DoubleConv(64, 32)  # the notes' padding: what comes up is too small
+    model.up1.conv = DoubleConv(128, 64)  # the notes' padding: what comes up is too small
     _, error = trace_shapes(model, torch.rand(1, 3, 64, 64))
-    assert error.startswith("up2, Up, was given [(1, 32, 12, 12), (1, 16, 32, 32)]: ")
+    assert error.startswith("up2, Up, was given [(1, 64, 12, 12), (1, 32, 32, 32)]: ")
     assert "Expected size 32 but got size 24" in error
-
-
-def test_B2_trace_of_a_model_that_catches_a_layers_error_and_goes_on():
-    class Fallback(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.wrong, self.right = nn.Linear(5, 2), nn.Linear(4, 2)
-
-        def forward(self, x):
-            try:
-                return self.wrong(x)
-            except RuntimeError:
-                return self.right(x)
-
-    records, error = trace_shapes(Fallback(), torch.rand(3, 4))
-    assert error is None
-    assert [(record["name"], record["output"]) for record in records] == [
-        ("wrong", None),
-        ("right", (3, 2)),
-    ]
-
-
-def test_B2_trace_of_the_second_call_that_breaks():
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.linear(self.linear(x))
-
-    records, error = trace_shapes(Twice(), torch.rand(2, 4))
-    assert [record["output"] for record in records] == [(2, 3), None]
-    assert error.startswith("linear, Linear(in_features=4, out_features=3, bias=True), ")
-    assert "was given (2, 3)" in error
 
 
 def test_B2_trace_of_one_layer_alone_and_of_a_wrong_call():
     records, error = trace_shapes(nn.Linear(3, 2), torch.rand(4, 3))
-    assert (
-        records == [{"name": "the model", "layer": "Linear", "input": (4, 3), "output": (4, 2)}]
-        and error is None
-    )
-    _, error = trace_shapes(nn.Linear(3, 2))
-    assert "was given []: TypeError" in error
-    _, error = trace_shapes(nn.Linear(3, 2), [1.0, 2.0, 3.0])
-    assert "was given ['float', 'float', 'float']: TypeError" in error
+    assert (records[0]["name"], records[0]["output"], error) == ("the model", (4, 2), None)
+    _, error = trace_shapes(nn.Linear(3, 2), [1.0, 2.0])
+    assert "was given ['float', 'float']: TypeError" in error
 
 
 def test_B2_trace_fails_in_training_mode_as_training_did():
@@ -230,112 +161,67 @@ def test_B2_trace_fails_in_training_mode_as_training_did():
     assert trace_shapes(model.eval(), torch.rand(1, 3, 3, 3))[1] is None
 
 
-def test_B2_trace_of_lazy_layers():
-    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d())
-    records, error = trace_shapes(model, torch.rand(2, 3, 8, 8))
-    assert [record["output"] for record in records] == [(2, 4, 6, 6)] * 2 and error is None
-
-
-class PressCtrlC(nn.Module):
-    def forward(self, x):
-        raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("last", [nn.ReLU(), nn.Linear(9, 9), PressCtrlC()])
-def test_B2_trace_leaves_the_model_as_it_was(last, device):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), last)
-    model = model.to(device)
-    model[2].eval()  # a frozen layer in a model that trains
-    called = []
-    model[0].register_forward_hook(lambda *_: called.append("mine"))
-    before = copy.deepcopy(model.state_dict())
-    ctrl_c = isinstance(last, PressCtrlC)
-    with pytest.raises(KeyboardInterrupt) if ctrl_c else torch.enable_grad():
+def test_B2_trace_leaves_no_hook_and_the_readers_own(device):
+    for last in (nn.ReLU(), nn.Linear(9, 9)):  # the second raises
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), last).to(device)
+        called = []
+        model[0].register_forward_hook(lambda *_, called=called: called.append("mine"))
         trace_shapes(model, torch.rand(2, 3, 8, 8, device=device))
-    after = model.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert [module.training for module in model] == [True, True, False, True]
-    hooks = [[*m._forward_hooks, *m._forward_pre_hooks] for m in model.modules()]
-    assert [len(each) for each in hooks] == [0, 1, 0, 0, 0]
-    assert called == ["mine"]
-    assert all(parameter.grad is None for parameter in model.parameters())
+        hooks = [[*m._forward_hooks, *m._forward_pre_hooks] for m in model.modules()]
+        assert [len(each) for each in hooks] == [0, 1, 0, 0] and called == ["mine"]
 
 
 # ---- B4: the pictures, and what a threshold makes of them ----
 
 
-def test_B4_pictures_and_masks(device):
-    images, masks = unet_doubleconv.draw_bags(12, 0, torch.device(device))
-    assert images.shape == (12, 3, 160, 160) and images.dtype == torch.float32
-    assert masks.shape == (12, 160, 160) and masks.dtype == torch.int64
-    assert images.device.type == masks.device.type == device
-    assert images.is_contiguous()
-    assert images.min() >= 0 and 0.9 < images.max() <= 1
-    assert masks.unique().tolist() == [0, 1]
-    for mask in masks.cpu().byte().numpy():
+def test_B4_pictures_and_masks():
+    images, masks = unet_doubleconv.draw_bags(12, 0)
+    assert images.shape == (12, 3, 160, 160) and masks.shape == (12, 160, 160)
+    assert images.dtype == masks.dtype == torch.uint8 and masks.unique().tolist() == [0, 1]
+    for mask in masks.numpy():
         assert 0.07 < mask.mean() < 0.45
         assert cv2.connectedComponents(mask)[0] == 2  # background and one bag
-        assert mask[[0, -1]].mean() < 0.1 and mask[:, [0, -1]].mean() < 0.1  # all in the picture
-        holes = cv2.connectedComponents(1 - mask, connectivity=4)[0] - 2
-        assert holes <= 2  # below the handle
-
-
-def test_B4_pictures_by_seed():
-    images, masks = unet_doubleconv.draw_bags(4, 0, CPU)
-    again = unet_doubleconv.draw_bags(6, 0, CPU)  # the first of more are the same
-    assert torch.equal(images, again[0][:4]) and torch.equal(masks, again[1][:4])
-    other = unet_doubleconv.draw_bags(4, 1, CPU)
-    assert not torch.equal(images, other[0]) and not torch.equal(masks, other[1])
+    again = unet_doubleconv.draw_bags(14, 0)  # the first of more are the same
+    assert torch.equal(images, again[0][:12]) and torch.equal(masks, again[1][:12])
 
 
 def test_B4_no_seed_draws_the_held_out_pictures():
-    assert unet_doubleconv.whole_number(str(2**63 - 1)) < unet_doubleconv.HELD_OUT_SEED
-    held_out, _ = unet_doubleconv.draw_bags(1, unet_doubleconv.HELD_OUT_SEED, CPU)
-    for seed in (0, 1, 2**31, 2**32, 2**63 - 1):
-        assert not torch.equal(unet_doubleconv.draw_bags(1, seed, CPU)[0], held_out)
+    held_out, _ = unet_doubleconv.draw_bags(1, unet_doubleconv.HELD_OUT_SEED)
+    for number in (0, 1, 2**31, 2**32 - 1):
+        drawn, _ = unet_doubleconv.draw_bags(1, unet_doubleconv.seed(str(number)))
+        assert not torch.equal(drawn, held_out)
+    with pytest.raises(ValueError):
+        unet_doubleconv.seed(str(unet_doubleconv.HELD_OUT_SEED))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, unet_doubleconv.HELD_OUT_SEED])
+@pytest.mark.parametrize("seed", [0, unet_doubleconv.HELD_OUT_SEED])
 def test_B4_a_threshold_fails_on_the_pictures(seed):
-    images, masks = unet_doubleconv.draw_bags(64, seed, CPU)
-    assert unet_doubleconv.otsu_iou(images, masks) <= 0.3  # 0.5 is what is asked for
-    for channel in range(3):
-        one = images[:, [channel] * 3]
-        assert unet_doubleconv.otsu_iou(one, masks) <= 0.4
+    images, masks = unet_doubleconv.draw_bags(64, seed)
+    for one in (images, *(images[:, [channel] * 3] for channel in range(3))):
+        split = unet_doubleconv.otsu_masks(one, masks)
+        assert unet_doubleconv.pooled_iou(split, masks)[0] <= 0.4
 
 
 def test_B4_otsu_finds_what_brightness_separates():
-    masks = torch.zeros(2, 20, 20, dtype=torch.int64)
+    masks = torch.zeros(2, 20, 20, dtype=torch.uint8)
     masks[:, 5:12, 3:9] = 1
-    images = (masks * 0.5 + 0.25).unsqueeze(1).repeat(1, 3, 1, 1)
-    images[1] = 1 - images[1]  # a dark bag on bright ground
-    assert unet_doubleconv.otsu_iou(images, masks) == 1
+    images = (masks * 100 + 50).unsqueeze(1).repeat(1, 3, 1, 1)
+    images[1] = 200 - images[1]  # a dark bag on bright ground
+    assert torch.equal(unet_doubleconv.otsu_masks(images, masks), masks)
 
 
 def test_B4_iou_by_hand():
-    masks = torch.tensor([[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 1]]])
-    predicted = torch.tensor([[[1, 0, 1, 0]], [[1, 1, 0, 0]], [[1, 1, 1, 0]]])
-    assert unet_doubleconv.iou(predicted, masks).tolist() == pytest.approx([1 / 3, 1, 0])
+    masks = torch.tensor([[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[0, 0, 0, 0]]])
+    predicted = torch.tensor([[[1, 0, 1, 0]], [[1, 1, 1, 1]], [[0, 0, 0, 0]]])
+    dark, bright = unet_doubleconv.class_iou(predicted, masks).T.tolist()
+    assert dark == pytest.approx([1 / 3, 0, 1])
+    assert bright[:2] == pytest.approx([1 / 3, 0.5]) and math.isnan(bright[2])
+    # Pooled: the third picture has no bright pixel, and changes nothing for them.
+    assert unet_doubleconv.pooled_iou(predicted, masks) == pytest.approx((3 / 7, 5 / 9))
+    assert unet_doubleconv.pooled_iou(predicted[2:], masks[2:]) == (1, 1)
 
 
 # ---- B4: the U-Net ----
-
-
-def test_B4_unet_shapes_and_parameters():
-    model = UNet()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 121_538
-    stages = unet_doubleconv.show_stages(model, torch.rand(1, 3, 160, 160))
-    assert stages == {
-        "inc": (1, 8, 160, 160),
-        "down1": (1, 16, 80, 80),
-        "down2": (1, 32, 40, 40),
-        "down3": (1, 64, 20, 20),
-        "up1": (1, 32, 40, 40),
-        "up2": (1, 16, 80, 80),
-        "up3": (1, 8, 160, 160),
-        "outc": (1, 2, 160, 160),
-    }
-    assert model(torch.rand(2, 3, 64, 96)).shape == (2, 2, 64, 96)
 
 
 def test_B4_each_skip_connection_reaches_the_output():
@@ -349,114 +235,72 @@ def test_B4_each_skip_connection_reaches_the_output():
         hook.remove()
 
 
-def test_B4_one_hot_masks_give_the_same_loss():
-    logits, masks = torch.randn(2, 2, 8, 8), torch.randint(2, (2, 8, 8))
-    one_hot = nn.functional.one_hot(masks, 2).permute(0, 3, 1, 2).float()
-    criterion = nn.CrossEntropyLoss()
-    torch.testing.assert_close(criterion(logits, one_hot), criterion(logits, masks))
+def test_B4_flips_take_image_and_mask_together_and_brightness_the_image_alone():
+    torch.manual_seed(0)
+    masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    masks[0, :3, :2] = 1  # a corner: which one, shows the flips
+    images = 100 * masks.unsqueeze(1).expand(-1, 3, -1, -1) + 50
+    pairs = [unet_doubleconv.Augmented(images, masks)[0] for _ in range(60)]
+    corners, levels = set(), set()
+    for image, mask in pairs:
+        assert image.dtype == torch.float32 and mask.dtype == torch.int64
+        assert mask.sum() == 6 and torch.equal(image[0] > image.mean(), mask == 1)
+        corners.add(tuple(mask.nonzero()[0].tolist()))
+        levels.add(round(image.max().item(), 3))
+    assert len(corners) == 4 and len(levels) > 30
+    assert 0.4 < min(levels) < 0.5 and 0.7 < max(levels) < 0.8  # 150 / 255, times 0.7 to 1.3
 
 
 def test_B4_unet_learns_what_a_threshold_cannot(tmp_path, device, small_pictures):
-    results = run(tmp_path, "--train-images", "200", "--epochs", "3", device=device)
-    assert results["device"] == device
-    assert results["epochs"] == 3
-    assert results["parameters"] == 121_538
-    assert results["iou"][-1] >= 0.8 > 2 * results["otsu_iou"]
-    assert all(len(results[name]) == 3 for name in ("iou", "train_loss", "train_seconds"))
+    results = run(tmp_path, "--train-images", 60, "--epochs", 4, device=device)
+    assert (results["device"], results["epochs"]) == (device, 4)
+    assert results["parameters"] == 483_458
+    sizes = [(16, 64), (32, 32), (64, 16), (128, 8), (64, 16), (32, 32), (16, 64), (2, 64)]
+    stages = [(1, channels, size, size) for channels, size in sizes]
+    assert list(results["stages"].values()) == stages
+    assert results["iou"][-1] >= 0.7 > 2 * results["otsu_iou"] > 0
+    assert results["iou_dark"][-1] >= 0.9 > results["otsu_iou_dark"]
+    assert all(len(results[name]) == 4 for name in ("iou", "iou_dark", "train_loss"))
     assert results["train_loss"][-1] < 0.5 * results["train_loss"][0]
-    assert all(seconds > 0 for seconds in results["train_seconds"])
 
     # The saved file alone gives the same masks again.
-    files = results["files"]
-    assert files == {
-        "weights": tmp_path / "out" / "unet.pt",
-        "masks": tmp_path / "out" / "unet-masks.png",
-    }
-    assert set(files.values()) == set((tmp_path / "out").iterdir())
+    out, files = tmp_path / "out", results["files"]
+    assert files == {"weights": out / "unet.pt", "masks": out / "unet-masks.png"}
+    assert set(files.values()) == set(out.iterdir())
     model = UNet()
-    model.load_state_dict(torch.load(files["weights"], weights_only=True))
-    images, masks = unet_doubleconv.draw_bags(32, unet_doubleconv.HELD_OUT_SEED, CPU)
-    again = unet_doubleconv.iou(unet_doubleconv.segment(model, images), masks).mean().item()
+    unet_doubleconv.load_weights(model, files["weights"])
+    images, masks = unet_doubleconv.draw_bags(16, unet_doubleconv.HELD_OUT_SEED)
+    predicted = unet_doubleconv.segment(model, images, torch.device("cpu"))
+    again = unet_doubleconv.pooled_iou(predicted, masks)[0]
     assert again == pytest.approx(results["iou"][-1], abs=0.01 if device == "cuda" else 1e-4)
-    height, width = plt.imread(files["masks"]).shape[:2]
-    assert width >= 800 and height >= 400
-    assert not plt.get_fignums()
 
 
-def test_B4_picture_holds_image_mask_and_prediction(tmp_path, monkeypatch):
-    images, masks = unet_doubleconv.draw_bags(7, 0, CPU)
+def test_B4_picture_shows_the_three_worst(tmp_path, monkeypatch):
+    images, masks = unet_doubleconv.draw_bags(9, 0)
     predicted = masks.clone()
-    predicted[6, :80] = 0  # the worst
-    shown = []
-    monkeypatch.setattr(plt, "close", shown.append)
-    unet_doubleconv.draw_masks(images, masks, predicted, tmp_path / "masks.png")
-    monkeypatch.undo()
-    (figure,) = shown
-    axes = np.reshape(figure.axes, (3, 6))
-    for column, index in zip(axes.T, [0, 1, 2, 3, 4, 6]):
-        picture, mask, answer = (place.images[0].get_array() for place in column)
-        np.testing.assert_array_equal(picture, images[index].permute(1, 2, 0))
-        np.testing.assert_array_equal(mask, masks[index])
-        np.testing.assert_array_equal(answer, predicted[index])
-    plt.close(figure)
+    for index, rows in ((2, 90), (5, 110), (7, 70)):  # 5 is the worst, then 2, then 7
+        predicted[index, :rows] = 0
+    monkeypatch.setattr(unet_doubleconv.plt, "close", lambda figure: None)
+    unet_doubleconv.plot_worst(images, masks, predicted, "the bag", tmp_path / "masks.png")
+    for ax, index in zip(unet_doubleconv.plt.gcf().axes, (5, 2, 7)):
+        pictures = ax.images[0].get_array()
+        image, mask, answer = (pictures[top : top + 160, 2:162] for top in (2, 166, 330))
+        np.testing.assert_array_equal(image, images[index].permute(1, 2, 0))
+        np.testing.assert_array_equal(mask[:, :, 0], 255 * masks[index])
+        np.testing.assert_array_equal(answer[:, :, 0], 255 * predicted[index])
 
 
-def test_segment_takes_the_larger_logit_and_leaves_training_alone():
-    class BrightIsBag(nn.Module):
-        def forward(self, images):
-            assert not self.training and not torch.is_grad_enabled()
-            return torch.cat([torch.full_like(images, 0.5), images], dim=1)
-
-    images = torch.rand(40, 1, 8, 8)
-    masks = unet_doubleconv.segment(BrightIsBag(), images)
-    assert torch.equal(masks, (images[:, 0] > 0.5).long())
-
-
-# ---- As a program ----
-
-
-def test_defaults(tmp_path, monkeypatch):
-    assert (unet_doubleconv.BATCH_SIZE, unet_doubleconv.SIZE) == (4, 160)
-    monkeypatch.chdir(tmp_path)
-    drawn = []
-    monkeypatch.setattr(unet_doubleconv, "choose_device", lambda name: CPU)
-    monkeypatch.setattr(unet_doubleconv, "find_the_layer", lambda device: {})
-    monkeypatch.setattr(unet_doubleconv, "draw_bags", lambda *given: drawn.append(given) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        unet_doubleconv.main([])
-    assert drawn == [(300, 0, CPU)]
-    assert (tmp_path / "outputs" / "unet_doubleconv").is_dir()
-
-
-def test_same_seed_same_numbers(tmp_path, small_pictures):
-    first, again, other = (tiny(tmp_path / seed, "--seed", seed[0]) for seed in ("3", "3b", "4"))
-    assert first["train_loss"] == again["train_loss"]
-    assert first["iou"] == again["iou"]
+def test_B4_same_seed_same_numbers(tmp_path, small_pictures):
+    flags = ["--train-images", "6", "--epochs", "1", "--seed"]
+    first, again, other = (run(tmp_path / name, *flags, name[0]) for name in ("3", "3b", "4"))
+    assert first["train_loss"] == again["train_loss"] and first["iou"] == again["iou"]
     weights, weights_again = (torch.load(run["files"]["weights"]) for run in (first, again))
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
     assert first["train_loss"] != other["train_loss"]
     assert first["otsu_iou"] == other["otsu_iou"]  # one held-out set for every seed
 
 
-def test_ctrl_c_keeps_what_was_learned(tmp_path, monkeypatch, capsys, small_pictures):
-    learned = {}
-
-    def press_ctrl_c(model, images):
-        learned.update(copy.deepcopy(model.state_dict()))
-        raise KeyboardInterrupt  # not a real SIGINT: a shell's background jobs ignore that
-
-    monkeypatch.setattr(unet_doubleconv, "segment", press_ctrl_c)
-    with pytest.raises(SystemExit) as stop:
-        tiny(tmp_path)
-    assert stop.value.code == 130
-    weights = tmp_path / "out" / "unet.pt"
-    assert str(weights) in capsys.readouterr().out
-    saved = torch.load(weights, weights_only=True)
-    assert saved.keys() == learned.keys()
-    assert all(torch.equal(saved[name], learned[name]) for name in saved)
-
-
-def test_every_batch_moves_the_schedule_once(tmp_path, monkeypatch, small_pictures):
+def test_B4_rate_rises_and_falls_once_in_the_run(tmp_path, monkeypatch, small_pictures):
     rates, step = [], torch.optim.Adam.step
 
     def remember(optimizer, *given):
@@ -464,45 +308,145 @@ def test_every_batch_moves_the_schedule_once(tmp_path, monkeypatch, small_pictur
         return step(optimizer, *given)
 
     monkeypatch.setattr(torch.optim.Adam, "step", remember)
-    tiny(tmp_path, "--train-images", "10", "--epochs", "4", "--lr", "0.001")
+    run(tmp_path, "--train-images", 10, "--epochs", 4, "--lr", 0.001)
     assert len(rates) == 12  # batches of 4, 4 and 2
     assert max(rates) <= 0.001 and rates[0] < rates[2] > rates[-1] and rates[-1] < 1e-6
 
 
-@pytest.mark.parametrize("flags", [["--batch-size", "1"], ["--batch-size", "100"]])
-def test_smallest_and_largest_batches(tmp_path, flags, small_pictures):
-    assert len(tiny(tmp_path, "--train-images", "2", *flags)["iou"]) == 1
+# ---- Your own pictures ----
+
+
+def test_own_pictures_train_and_then_predict(tmp_path, folders, capsys):
+    images, masks = folders
+    results = run(tmp_path, "--images", images, "--masks", masks, "--epochs", 12)
+    assert "11 pictures to train on, 1 held out" in capsys.readouterr().out
+    assert results["iou_dark"][-1] >= 0.5 and results["iou"][-1] >= 0.8  # dark is the bag
+    weights = results["files"]["weights"]
+    assert weights.name == "unet-own.pt"
+
+    # A wide picture and a high one get masks of their own sizes, by the newest weights.
+    torch.save({}, weights.with_name("unet.pt"))
+    os.utime(weights.with_name("unet.pt"), (0, 0))
+    wide = cv2.imread(str(images / "0.png"))
+    cv2.imwrite(str(tmp_path / "high.jpg"), cv2.rotate(wide, cv2.ROTATE_90_CLOCKWISE))
+    found = run(tmp_path, "--predict", images / "0.png", tmp_path / "high.jpg")
+    assert found["files"]["predictions"].name == "unet-own-predictions.png"
+    made = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in found["predictions"]]
+    assert [mask.shape for mask in made] == [(90, 120), (120, 90)]
+    assert set(np.unique(made[0])) == {0, 255}
+    true = cv2.imread(str(masks / "0.JPG"), cv2.IMREAD_GRAYSCALE) < 128
+    assert (true & (made[0] == 0)).sum() / (true | (made[0] == 0)).sum() >= 0.5
+
+
+def test_own_pictures_held_out_are_the_same_for_every_seed(folders):
+    train, held_out = unet_doubleconv.read_pictures(*folders)
+    torch.manual_seed(7)
+    again = unet_doubleconv.read_pictures(*folders)
+    assert torch.equal(held_out[0], again[1][0]) and torch.equal(train[1], again[0][1])
+    assert (len(train[0]), len(held_out[0])) == (11, 1)
+    assert not any(torch.equal(image, held_out[0][0]) for image in train[0])
+    assert 0.6 < train[1].float().mean() < 0.95  # the bag is 0
+
+
+def test_gray_edges_and_masks_of_0_and_1(tmp_path):
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3] = 1
+    image_file, mask_file = tmp_path / "image.png", tmp_path / "mask.png"
+    cv2.imwrite(str(image_file), np.full((4, 6, 3), (255, 0, 0), np.uint8))  # blue, in BGR
+    for values in (mask, 250 * mask, 240 * mask + 3):  # 3: a JPEG's black is not quite 0
+        cv2.imwrite(str(mask_file), values)
+        image, found = unet_doubleconv.read_pair(image_file, mask_file)
+        np.testing.assert_array_equal(found, mask)
+    assert image[0, 0].tolist() == [0, 0, 255]
+    cv2.imwrite(str(mask_file), 3 * mask)  # noise is no object
+    assert unet_doubleconv.read_pair(image_file, mask_file)[1].max() == 0
+
+
+BAD_FOLDERS = {
+    "masks cannot be read": lambda images, masks: masks.rename(masks.parent / "elsewhere"),
+    "no pictures in ": lambda images, masks: [file.unlink() for file in images.iterdir()],
+    "masks for 7.png": lambda images, masks: (masks / "7.JPG").unlink(),
+    "7.png is not a picture": lambda images, masks: (images / "7.png").write_bytes(b"text"),
+    "7.JPG is not a picture": lambda images, masks: (masks / "7.JPG").write_bytes(b""),
+    "5.png is not a picture": lambda images, masks: write_too_large_png(images / "5.png"),
+    "7.JPG differ in height and width: (90, 120) and (120, 90)": lambda images, masks: fill(
+        [masks / "7.JPG"], (120, 90)
+    ),
+    "one pair in ": lambda images, masks: [file.unlink() for file in images.glob("[1-9]*.png")],
+    "no object in the masks of ": lambda images, masks: fill(masks.iterdir(), (90, 120)),
+}
+
+
+def fill(files, shape):
+    for file in files:
+        cv2.imwrite(str(file), np.full(shape, 2, np.uint8))
+
+
+@pytest.mark.parametrize("words", BAD_FOLDERS)
+def test_bad_folders_are_one_line(tmp_path, folders, words):
+    BAD_FOLDERS[words](*folders)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, "--images", folders[0], "--masks", folders[1])
+    message = stop.value.code
+    assert message.startswith("error: ") and words in message and "\n" not in message
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("flags", "words"),
     [
-        ["--epochs", "0"],
-        ["--epochs", "many"],
-        ["--batch-size", "0"],
-        ["--train-images", "-3"],
-        ["--lr", "nan"],
-        ["--lr", "0"],
-        ["--seed", "-1"],
-        ["--seed", str(2**63)],
-        ["--unknown"],
+        (["--images", "a", "--masks", "b", "--train-images", "5"], "not allowed with"),
+        (["--images", "a", "--predict", "b"], "not allowed with"),
+        (["--images", "a"], "--images and --masks go together"),
+        (["--masks", "a"], "--images and --masks go together"),
+        (["--weights", "a"], "--weights with --predict"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, capsys, arguments):
+def test_flags_that_do_not_go_together(tmp_path, capsys, flags, words):
     with pytest.raises(SystemExit) as stop:
-        run(tmp_path, *arguments)
-    message = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert len(message.splitlines()) == 1 and arguments[0] in message
+        run(tmp_path, *flags)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 
-def test_device_that_is_not_there(tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: --device gpu cannot be used here .*$"):
-        run(tmp_path, device="gpu")
+def test_predict_without_good_weights_or_with_one_name_twice(tmp_path):
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.zeros((9, 9, 3), np.uint8))
+
+    def message(*flags):
+        with pytest.raises(SystemExit) as stop:
+            run(tmp_path, "--predict", *flags)
+        return stop.value.code
+
+    assert message(picture).startswith("error: no unet*.pt in ")
+    assert message(picture, "--weights", tmp_path / "none.pt").endswith("No such file or directory")
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
+    for bad in (tmp_path / "other.pt", picture):
+        assert message(picture, "--weights", bad).endswith("does not hold the weights of a UNet")
+    torch.save(UNet().state_dict(), tmp_path / "unet.pt")
+    weights = ["--weights", tmp_path / "unet.pt"]
+    assert "one name" in message(picture, tmp_path / "a.jpg", *weights)
+    assert "cannot be read" in message(tmp_path / "b.png", *weights)
 
 
-def test_out_dir_that_cannot_be_made(tmp_path):
-    (tmp_path / "out").touch()
-    with pytest.raises(SystemExit, match=r"^error: cannot write to --out-dir .*$"):
-        run(tmp_path)
+# ---- These prove what docs/notes.md says of PyTorch itself, not of this script ----
+
+
+def test_E1_super_without_brackets_is_a_type_error():
+    class NotesDoubleConv(nn.Module):
+        def __init__(self):
+            super.__init__()
+
+    with pytest.raises(TypeError, match="super"):
+        NotesDoubleConv()
+
+
+def test_E16_the_message_has_brackets_today():
+    with pytest.raises(RuntimeError, match=r"weight of size \[64, 3, 3, 3\]"):
+        WrongDoubleConv(3, 64)(torch.rand(4, 3, 160, 160))
+
+
+def test_B4_one_hot_masks_give_the_same_loss():
+    logits, masks = torch.randn(2, 2, 8, 8), torch.randint(2, (2, 8, 8))
+    one_hot = nn.functional.one_hot(masks, 2).permute(0, 3, 1, 2).float()
+    criterion = nn.CrossEntropyLoss()
+    torch.testing.assert_close(criterion(logits, one_hot), criterion(logits, masks))
