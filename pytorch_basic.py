@@ -431,9 +431,7 @@ def update_weights(args) -> dict:
     same = all(map(torch.equal, net.parameters(), by_hand.parameters()))
     print(f"with no_grad(): weight.add_(weight.grad, alpha=-lr) is optim.SGD's step: {same}\n")
 
-    print(
-        "Steps to a loss of 0.001 (at most 500). No ranking: other learning rates give other counts."
-    )
+    print("Steps to a loss of 0.001, at most 500. No ranking: other rates (lr), other counts.")
     steps = {}
     for name, make in {
         "SGD": lambda params: optim.SGD(params, lr=0.01),
@@ -705,7 +703,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.device = choose_device(args.device)
     args.out_dir = make_out_dir(args.out_dir)
     results = {}
-    for name in args.section:
+    for name in args.section or SECTIONS:
         print_heading("", f"======== {headings[name][0]} ({name})", headings[name][1])
         torch.manual_seed(args.seed)  # so that a section alone prints the same as among all
         results[name] = SECTIONS[name](args)
@@ -718,7 +716,7 @@ def main(argv: list[str] | None = None) -> dict:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--section", metavar="NAME", nargs="+", choices=SECTIONS, default=SECTIONS, help="(all)")
+    add("--section", metavar="NAME", nargs="+", choices=SECTIONS, help="sections to run (all)")
     add("--list", action="store_true", help="print the names of the sections, and stop")
     add("--images", metavar="DIR", type=path, help="for own_dataset (it draws a folder)")
     add("--masks", metavar="DIR", type=path, help="for own_dataset: a mask for each of --images")
