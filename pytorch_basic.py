@@ -197,7 +197,8 @@ def devices(args) -> dict:
     there = device if device.type != "cpu" else torch.device("meta")
     x = torch.tensor([1, 2, 3])
     found["y"] = y = x.to(there) ** 2
-    print(f"\nx = torch.tensor([1, 2, 3]); y = x.to('{there}') ** 2\n{y = }: it stays there")
+    print("\nOn a CPU no move can be seen: there 'meta' (shapes, no numbers) stands for the GPU.")
+    print(f"x = torch.tensor([1, 2, 3]); y = x.to('{there}') ** 2\n{y = }: it stays there")
     print("notes: expected backend CUDA and dtype Long but got backend CPU and dtype Long")
     found["two_devices"] = refused("today: y + x", y.add, x)
     found["scalar"] = scalar = y + torch.tensor(1)
