@@ -10,7 +10,7 @@ Pytorch_cv2_Tensor相关
 It ends with a picture that went to a tensor and back, each pixel the same, and with one PNG that
 shows every step. 5 seconds on 2 CPU cores with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
 
-Try:
+**Try**
 
     --size 320 160                 # the shape is then (160, 320): height first
     outputs/cv2_tensor/color.png   # the picture of the first run: read as gray, its 29..250 become
