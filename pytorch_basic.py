@@ -220,7 +220,7 @@ def autograd(args) -> dict:
     """
     found = {}
     # 追踪 · With requires_grad=True each operation on x is tracked: its result has a Function, the
-    # grad_fn. Tensor and Function make an acyclic graph (无圈图), which holds the whole history.
+    # grad_fn. Tensor and Function make an acyclic graph (无圈图, 有向无环图), the whole history.
     found["x"] = x = torch.ones(2, 2, requires_grad=True)
     print(f"x = {x}\n{x.grad_fn = }: no operation made x")
     found["y"] = y = x + 2
