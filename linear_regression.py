@@ -138,7 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", metavar="N", type=seed, default=0, help="of the first line (%(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
-    add("--show", action="store_true", help="show the picture in a window as well")
+    add("--show", action="store_true", help="also open a window, if there is a screen")
     return parser
 
 
