@@ -31,7 +31,7 @@ from tqdm import tqdm
 # 超参数 · Hyperparameters: the size, in pixels, and the batch are those of the notes.
 SIZE = 160
 BATCH_SIZE = 4
-EPOCHS = {"unet": 4, "unet-own": 16}  # drawings; your own pictures
+EPOCHS = {"unet": 4, "unet-own": 18}  # drawings; your own pictures
 LEARNING_RATE = 0.005
 TRAIN_IMAGES = 300
 HELD_OUT_IMAGES = 64
@@ -121,7 +121,7 @@ class OutConv(nn.Conv2d):
 
 
 class UNet(nn.Module):
-    """Images (N, 3, H, W) to logits (N, 2, H, W): a score for dark and one for bright in the mask.
+    """Images (N, 3, H, W) to logits (N, 2, H, W): at each pixel a score for dark, one for bright.
 
     H and W are multiples of 8. Ronneberger, Fischer and Brox, "U-Net" (2015): theirs goes down
     four times, from 64 channels; this one three times, from 16, which a CPU can train.
@@ -163,7 +163,7 @@ def find_the_layer(device: torch.device) -> dict:
         block(batch)
     except RuntimeError as error:
         found["error"] = str(error)
-    print(f"The notes' first block, given {tuple(batch.shape)}, raises\n  {found['error']}\n")
+    print(f"The notes' first block, given {tuple(batch.shape)}, raises:\n  {found['error']}\n")
 
     print_heading("解决思路 · The shapes, layer by layer", "逐层打印形状，停在报错的那一层。")
     found["trace"], found["diagnosis"] = trace_shapes(block, batch)
@@ -171,17 +171,17 @@ def find_the_layer(device: torch.device) -> dict:
         output = "raises" if record["output"] is None else f"-> {record['output']}"
         print(f"  {record['name']:13}  {record['layer']:11}  {record['input']!s:17} {output}")
     layer, _, _ = found["diagnosis"].partition(": ")  # the rest is the error above
-    print(f"\nThe input was right: it has 3 channels. The error comes from\n  {layer}\n")
+    print(f"\nThe input was right: it has 3 channels. The error comes from:\n  {layer}\n")
 
     # 实际问题 · The second convolution must take what the first one gives
-    print("With in_channels = 64 there, as many as the first convolution gives, the shapes are")
+    print("With in_channels=64 there, as many as the first convolution gives, the shapes are:")
     for padding in (0, 1):
         records, _ = trace_shapes(DoubleConv(3, 64, padding).to(device), batch)
         shapes = [record["output"] for record in records if record["layer"] == "Conv2d"]
         found["shapes"][padding] = [tuple(batch.shape), *shapes]
         print(f"  padding={padding}: {' -> '.join(map(str, found['shapes'][padding]))}")
-    print("Without padding each 3x3 convolution shrinks H and W by 2. With padding=1 it puts a")
-    print("border of zeros around its input, and H and W stay: so in the U-Net below.\n")
+    print("Without padding each 3x3 convolution shrinks H and W by 2. padding=1 puts a border of")
+    print("zeros around its input first, so H and W stay: the U-Net below needs that.\n")
     return found
 
 
@@ -241,7 +241,7 @@ def shape_of(value):
 
 # 训练用的图片 · An image and its mask, changed together by chance
 class Augmented(Dataset):
-    """Pictures to train on, in every epoch different: flipped, and made brighter or darker.
+    """Pictures to train on, in every epoch different: left and right exchanged, brighter, darker.
 
     Takes images, uint8 (N, 3, H, W), and masks, uint8 (N, H, W), of 0 and 1. Gives pairs of an
     image, float32 (3, H, W) in [0, 1], and a mask, int64 (H, W).
@@ -251,9 +251,8 @@ class Augmented(Dataset):
         self.images, self.masks = images, masks
         # The transforms get an Image and a Mask, and so they know what to do with which: flip both
         # or neither, but change the brightness, and scale to [0, 1], of the image only.
-        flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
-        light = [v2.ColorJitter(brightness=0.3), v2.ToDtype(torch.float32, scale=True)]
-        self.transform = v2.Compose([*flips, *light])
+        brightness, scale = v2.ColorJitter(0.3), v2.ToDtype(torch.float32, scale=True)
+        self.transform = v2.Compose([v2.RandomHorizontalFlip(), brightness, scale])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -364,18 +363,11 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"{results['parameters']:,} parameters, on {device}\n")
     share = masks.float().mean().item()
     otsu, otsu_dark = pooled_iou(otsu_masks(images, masks), masks)
-    print(
-        f"{len(train_set[0])} pictures to train on, {len(images)} held out. IoU (intersection over"
-    )
-    print(
-        "union): pixels that both masks call bright, over those that one or both do; for dark, the"
-    )
-    print(
-        "same. 1 is perfect. It may fall early on, while the learning rate rises. No learning gives"
-    )
-    print(f"  all bright, or all dark            IoU bright {share:.4f}   dark {1 - share:.4f}")
-    print(f"  Otsu's threshold, the better side  IoU bright {otsu:.4f}   dark {otsu_dark:.4f}\n")
-
+    print(f"{len(train_set[0])} pictures to train on, {len(images)} held out. Without learning:")
+    print(f"  all bright, or all dark            bright {share:.4f}   dark {1 - share:.4f}")
+    print(f"  Otsu's threshold, the better side  bright {otsu:.4f}   dark {otsu_dark:.4f}")
+    print("IoU (intersection over union): pixels bright in both masks, true and predicted, over")
+    print("those bright in either. 1 is perfect. It may fall at first: the learning rate rises.\n")
     results |= {"otsu_iou": otsu, "otsu_iou_dark": otsu_dark}
     results |= {"train_loss": [], "train_seconds": [], "iou": [], "iou_dark": []}
     for epoch in range(1, epochs + 1):
@@ -405,8 +397,10 @@ def show_stages(model: nn.Module, image: Tensor) -> dict:
     """Print and return the shape after each stage of the U-Net."""
     records, _ = trace_shapes(model, image)
     stages = {record["name"].partition(".")[0]: record["output"] for record in records}
-    print("inc: the mended block; down: half of H and W; up: double them, and join the result with")
-    print("that of inc or down of the same size (skip connection); outc: two logits for each pixel")
+    print(
+        "The U-Net. inc: a DoubleConv. down: half H and W. up: double H and W, and join the result"
+    )
+    print("with the one of that size from inc or down (skip connection). outc: 2 logits per pixel.")
     for name, shape in stages.items():
         print(f"  {name:6} {shape}")
     return stages
@@ -645,7 +639,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
 def predict_masks(files: list[Path], weights: Path, device: torch.device, out_dir: Path) -> dict:
     """Write the mask of each picture, of the picture's own size, and one sheet of them all."""
     print_heading("U-Net · Masks of new pictures", "用保存的权重分割新图片，每张图片写出一个掩码。")
-    model = UNet()
+    model = UNet().to(device)
     load_weights(model, weights)
     mask_files = [out_dir / f"{file.stem}-mask.png" for file in files]
     if len(set(mask_files)) < len(files):
@@ -655,7 +649,7 @@ def predict_masks(files: list[Path], weights: Path, device: torch.device, out_di
         picture = cv2.cvtColor(read_picture(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         image = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         images.append(torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0))
-        masks.append(segment(model.to(device), images[-1], device))
+        masks.append(segment(model, images[-1], device))
         # Enlarging 0 and 255 gives gray edges; >= 128 makes a smooth outline of them.
         mask = cv2.resize(255 * masks[-1][0].numpy(), picture.shape[1::-1]) // 128 * 255
         mask_file.write_bytes(cv2.imencode(".png", mask)[1])
