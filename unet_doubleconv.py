@@ -270,6 +270,8 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler=None)
     total_loss = 0.0
     for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
         images, labels = images.to(device), labels.to(device)
+
+        # forward 计算 (what the notes call outputs are logits)
         logits = model(images)
         loss = criterion(logits, labels)
 
@@ -397,10 +399,8 @@ def show_stages(model: nn.Module, image: Tensor) -> dict:
     """Print and return the shape after each stage of the U-Net."""
     records, _ = trace_shapes(model, image)
     stages = {record["name"].partition(".")[0]: record["output"] for record in records}
-    print(
-        "The U-Net. inc: a DoubleConv. down: half H and W. up: double H and W, and join the result"
-    )
-    print("with the one of that size from inc or down (skip connection). outc: 2 logits per pixel.")
+    print("The U-Net. inc: a DoubleConv. down: half H and W. up: double H and W, and join with the")
+    print("output of that size from inc or down (skip connection). outc: 2 logits for each pixel.")
     for name, shape in stages.items():
         print(f"  {name:6} {shape}")
     return stages
@@ -630,9 +630,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except OSError as error:
         sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
-    except (
-        Exception
-    ):  # what holds no weights of this model can fail in more ways than one would list
+    except Exception:  # other files fail in more ways than one would list
         sys.exit(f"error: {file} does not hold the weights of a {type(model).__name__}")
 
 

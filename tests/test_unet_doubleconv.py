@@ -24,8 +24,8 @@ def run(tmp_path, *arguments, device="cpu"):
 
 @pytest.fixture
 def small_pictures(monkeypatch):
-    """A sixth of the pixels, a sixth of the time."""
-    monkeypatch.setattr(unet_doubleconv, "SIZE", 64)
+    """A tenth of the pixels, a tenth of the time."""
+    monkeypatch.setattr(unet_doubleconv, "SIZE", 48)
     monkeypatch.setattr(unet_doubleconv, "HELD_OUT_IMAGES", 16)
 
 
@@ -144,13 +144,6 @@ def test_B2_trace_of_one_layer_alone_and_of_a_wrong_call():
     assert "was given ['float', 'float']: TypeError" in error
 
 
-def test_B2_trace_fails_in_training_mode_as_training_did():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    _, error = trace_shapes(model, torch.rand(1, 3, 3, 3))
-    assert error.startswith("1, BatchNorm2d(4, ") and "more than 1 value per channel" in error
-    assert trace_shapes(model.eval(), torch.rand(1, 3, 3, 3))[1] is None
-
-
 def test_B2_trace_leaves_no_hook_and_the_readers_own(device):
     for last in (nn.ReLU(), nn.Linear(9, 9)):  # the second raises
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), last).to(device)
@@ -243,13 +236,11 @@ def test_B4_flips_take_image_and_mask_together_and_brightness_the_image_alone():
 
 def test_B4_unet_learns_what_a_threshold_cannot(tmp_path, device, small_pictures):
     results = run(tmp_path, "--train-images", 60, "--epochs", 4, device=device)
-    assert (results["device"], results["epochs"]) == (device, 4)
-    assert results["parameters"] == 483_458
-    sizes = [(16, 64), (32, 32), (64, 16), (128, 8), (64, 16), (32, 32), (16, 64), (2, 64)]
-    stages = [(1, channels, size, size) for channels, size in sizes]
-    assert list(results["stages"].values()) == stages
+    assert [results[key] for key in ("device", "epochs", "parameters")] == [device, 4, 483_458]
+    sizes = [(16, 48), (32, 24), (64, 12), (128, 6), (64, 12), (32, 24), (16, 48), (2, 48)]
+    assert list(results["stages"].values()) == [(1, number, size, size) for number, size in sizes]
     assert results["iou"][-1] >= 0.7 > 2 * results["otsu_iou"] > 0
-    assert results["iou_dark"][-1] >= 0.9 > results["otsu_iou_dark"]
+    assert results["iou_dark"][-1] >= 0.9 > 1.5 * results["otsu_iou_dark"] > 0
     assert all(len(results[name]) == 4 for name in ("iou", "iou_dark", "train_loss"))
     assert results["train_loss"][-1] < 0.5 * results["train_loss"][0]
 
@@ -284,8 +275,6 @@ def test_B4_same_seed_same_numbers(tmp_path, small_pictures):
     flags = ["--train-images", "6", "--epochs", "1", "--seed"]
     first, again, other = (run(tmp_path / name, *flags, name[0]) for name in ("3", "3b", "4"))
     assert first["train_loss"] == again["train_loss"] and first["iou"] == again["iou"]
-    weights, weights_again = (torch.load(run["files"]["weights"]) for run in (first, again))
-    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
     assert first["train_loss"] != other["train_loss"]
     assert first["otsu_iou"] == other["otsu_iou"]  # one held-out set for every seed
 
@@ -306,7 +295,7 @@ def test_B4_rate_rises_and_falls_once_in_the_run(tmp_path, monkeypatch, small_pi
 # ---- Your own pictures ----
 
 
-def test_own_pictures_train_and_then_predict(tmp_path, folders, capsys):
+def test_B4_own_pictures_train_and_then_predict(tmp_path, folders, capsys):
     images, masks = folders
     results = run(tmp_path, "--images", images, "--masks", masks, "--epochs", 12)
     assert "11 pictures to train on, 1 held out" in capsys.readouterr().out
@@ -328,7 +317,7 @@ def test_own_pictures_train_and_then_predict(tmp_path, folders, capsys):
     assert (true & (made[0] == 0)).sum() / (true | (made[0] == 0)).sum() >= 0.5
 
 
-def test_own_pictures_held_out_are_the_same_for_every_seed(folders):
+def test_B4_own_pictures_held_out_are_the_same_for_every_seed(folders):
     train, held_out = unet_doubleconv.read_pictures(*folders)
     torch.manual_seed(7)
     assert torch.equal(held_out[0], unet_doubleconv.read_pictures(*folders)[1][0])
@@ -337,7 +326,7 @@ def test_own_pictures_held_out_are_the_same_for_every_seed(folders):
     assert 0.6 < train[1].float().mean() < 0.95  # the bag is 0
 
 
-def test_gray_edges_and_masks_of_0_and_1(tmp_path):
+def test_E23_gray_edges_and_masks_of_0_and_1(tmp_path):
     mask = np.zeros((4, 6), np.uint8)
     mask[1:3] = 1
     image_file, mask_file = tmp_path / "image.png", tmp_path / "mask.png"
@@ -369,7 +358,7 @@ def fill(files, shape):
 
 
 @pytest.mark.parametrize("words", BAD_FOLDERS)
-def test_bad_folders_are_one_line(tmp_path, folders, words):
+def test_B4_bad_folders_are_one_line(tmp_path, folders, words):
     BAD_FOLDERS[words](*folders)
     with pytest.raises(SystemExit) as stop:
         run(tmp_path, "--images", folders[0], "--masks", folders[1])
@@ -386,7 +375,7 @@ def test_bad_folders_are_one_line(tmp_path, folders, words):
         "--weights a",
     ],
 )
-def test_flags_that_do_not_go_together(tmp_path, capsys, flags):
+def test_B4_flags_that_do_not_go_together(tmp_path, capsys, flags):
     with pytest.raises(SystemExit) as stop:
         run(tmp_path, *flags.split())
     message = capsys.readouterr().err.splitlines()[-1]
@@ -394,7 +383,7 @@ def test_flags_that_do_not_go_together(tmp_path, capsys, flags):
     assert not any(tmp_path.iterdir())
 
 
-def test_predict_without_good_weights_or_with_one_name_twice(tmp_path):
+def test_B4_predict_without_good_weights_or_with_one_name_twice(tmp_path):
     picture = tmp_path / "a.png"
     cv2.imwrite(str(picture), np.zeros((9, 9, 3), np.uint8))
 
