@@ -578,7 +578,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < math.inf:  # false for nan, too
+    if not 0 < float(text) < float("inf"):  # false for nan, too
         raise ValueError
     return float(text)
 

@@ -283,8 +283,8 @@ def print_heading(*lines: str) -> None:
 def read_picture(file: Path, flag: int) -> np.ndarray:
     """What `cv2.imread(file, flag)` returns, but for any path, and an error instead of None."""
     try:
-        # On Windows cv2.imread does not open every path; NumPy does.
-        picture = cv2.imdecode(np.fromfile(file, np.uint8), flag)
+        # On Windows cv2.imread does not open every path.
+        picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flag)
     except OSError as error:
         sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
     except cv2.error:  # an empty file, or a picture too large for OpenCV

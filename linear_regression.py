@@ -24,7 +24,6 @@ intercept -0.43484, mse 0.35221.
 """
 
 import argparse
-import math
 import sys
 import tempfile
 from pathlib import Path
@@ -149,7 +148,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < math.inf:  # false for nan, too
+    if not 0 < float(text) < float("inf"):  # false for nan, too
         raise ValueError
     return float(text)
 

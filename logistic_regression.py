@@ -17,7 +17,6 @@ It is still rising after five epochs: the learning rate is small.
 """
 
 import argparse
-import math
 import socket
 import sys
 import tempfile
@@ -172,7 +171,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < math.inf:  # false for nan, too
+    if not 0 < float(text) < float("inf"):  # false for nan, too
         raise ValueError
     return float(text)
 

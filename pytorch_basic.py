@@ -790,8 +790,8 @@ def downloading(what: str) -> Iterator[None]:
 def read_picture(file: Path, flag: int) -> np.ndarray:
     """What `cv2.imread(file, flag)` returns, but for any path, and an error instead of None."""
     try:
-        # On Windows cv2.imread does not open every path; NumPy does.
-        picture = cv2.imdecode(np.fromfile(file, np.uint8), flag)
+        # On Windows cv2.imread does not open every path.
+        picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flag)
     except OSError as error:
         sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
     except cv2.error:  # an empty file, or a picture too large for OpenCV
@@ -804,13 +804,10 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
 def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, sorted, each with its mask: the picture in the other folder that
     has the same name before the suffix."""
-    try:
-        image_files, mask_files = (
-            [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
-            for folder in (images, masks)
-        )
-    except OSError as error:
-        sys.exit(f"error: {error.filename} cannot be read: {error.strerror}")
+    image_files, mask_files = (
+        [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
+        for folder in (images, masks)
+    )
     mask_of = {file.stem: file for file in mask_files}
     if not image_files:
         sys.exit(f"error: no pictures in {images}")
