@@ -165,10 +165,8 @@ def path(text: str) -> Path:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
-    wanted = name
-    if name == "auto":
-        found = torch.accelerator.is_available()
-        wanted = str(torch.accelerator.current_accelerator()) if found else "cpu"
+    accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
+    wanted = str(accelerator or "cpu") if name == "auto" else name
     try:
         torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
         return torch.device(wanted)
