@@ -170,8 +170,8 @@ MISTAKES = [
         "out = self.relu(out)",
         "# out = self.relu(out)",
         learned,
-        worse,
-        tiny="--dataset digits --epochs 5 --lr 0.01",
+        lambda right, broken: worse(right, broken) and loss(broken) > 2 * loss(right),
+        tiny="--dataset digits --epochs 5 --lr 0.02",
     ),
     Edit(
         "zero_weights",
