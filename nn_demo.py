@@ -258,10 +258,8 @@ def load_data(choice: str, data_dir: Path, limit: int | None) -> tuple:
             if not missing:
                 sys.exit(f"error: MNIST in {raw} is damaged ({reason}): delete its four files")
             if choice == "mnist":
-                sys.exit(
-                    f"error: MNIST cannot be downloaded ({reason}): use --dataset digits, or put "
-                    f"{', '.join(files)} into {raw} yourself"
-                )
+                hint = f"use --dataset digits, or put {', '.join(files)} into {raw} yourself"
+                sys.exit(f"error: MNIST cannot be downloaded ({reason}): {hint}")
             print(f"!!! MNIST cannot be downloaded ({reason}).")
             print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.\n")
             return load_data("digits", data_dir, limit)
