@@ -341,7 +341,7 @@ def test_E23_gray_edges_and_masks_of_0_and_1(tmp_path):
 
 
 BAD_FOLDERS = {
-    "masks cannot be read": lambda images, masks: masks.rename(masks.parent / "elsewhere"),
+    "for 0.png": lambda images, masks: masks.rename(masks.parent / "elsewhere"),
     "no pictures in ": lambda images, masks: [file.unlink() for file in images.iterdir()],
     "masks for 7.png": lambda images, masks: (masks / "7.JPG").unlink(),
     "7.png is not a picture": lambda images, masks: (images / "7.png").write_bytes(b"text"),
