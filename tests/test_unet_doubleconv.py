@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 import unet_doubleconv
 from unet_doubleconv import DoubleConv, UNet, WrongDoubleConv, trace_shapes
@@ -221,16 +222,17 @@ def test_B4_each_skip_connection_reaches_the_output():
 def test_B4_flips_take_image_and_mask_together_and_brightness_the_image_alone():
     torch.manual_seed(0)
     masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    masks[0, :3, :2] = 1  # left or right: that shows the flips
+    masks[0, :3, :2] = 1  # in one corner: that shows the flips
     images = 100 * masks.unsqueeze(1).expand(-1, 3, -1, -1) + 50
-    pairs = [unet_doubleconv.Augmented(images, masks)[0] for _ in range(60)]
+    flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+    pairs = [unet_doubleconv.Augmented(images, masks, flips)[0] for _ in range(60)]
     places, levels = set(), set()
     for image, mask in pairs:
         assert image.dtype == torch.float32 and mask.dtype == torch.int64
         assert mask.sum() == 6 and torch.equal(image[0] > image.mean(), mask == 1)
         places.add(tuple(mask.nonzero()[0].tolist()))
         levels.add(round(image.max().item(), 3))
-    assert places == {(0, 0), (0, 6)} and len(levels) > 30
+    assert places == {(0, 0), (0, 6), (5, 0), (5, 6)} and len(levels) > 30
     assert 0.4 < min(levels) < 0.5 and 0.7 < max(levels) < 0.8  # 150 / 255, times 0.7 to 1.3
 
 
