@@ -330,8 +330,7 @@ def main(argv: list[str] | None = None) -> dict:
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
     if args.predict:
-        dataset = "*" if args.dataset == "auto" else args.dataset
-        weights = args.weights or newest_weights(out_dir, f"{args.model}-{dataset}.pt")
+        weights = args.weights or newest_weights(out_dir, f"{args.model}-*.pt")
         return predict(MODELS[args.model](), weights, args.predict, device, out_dir)
 
     chinese = "卷积神经网络：逐层的输出形状、参数量、每轮的训练损失和测试准确率。"
@@ -414,7 +413,6 @@ def main(argv: list[str] | None = None) -> dict:
 @torch.no_grad()
 def plot_mistakes(model: nn.Module, test_set: TensorDataset, device, file: Path) -> None:
     """How many test images the model gets wrong, and the first 24 of them."""
-    model.eval()
     images, labels = test_set.tensors
     predicted = torch.cat([model(batch.to(device)).argmax(dim=1) for batch in images.split(200)])
     wrong = (predicted.cpu() != labels).nonzero().flatten()
@@ -459,10 +457,9 @@ def load_weights(model: nn.Module, file: Path) -> None:
     try:
         # weights_only: a file from somebody else may hold code, and this refuses to run any.
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except OSError as error:
-        sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
-    except Exception:  # other files fail in more ways than one would list
-        sys.exit(f"error: {file} does not hold the weights of a {type(model).__name__}")
+    except Exception as error:  # what holds other things fails in more ways than one would list
+        other = f"it does not hold the weights of a {type(model).__name__}"
+        sys.exit(f"error: {file} cannot be loaded: {getattr(error, 'strerror', None) or other}")
 
 
 @torch.no_grad()
@@ -558,8 +555,7 @@ def prepare_photo(photo: Path) -> Tensor:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    choices = ["auto", "mnist", "digits"]
-    add("--dataset", choices=choices, default="auto", help="auto: MNIST, or offline the digits")
+    add("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="auto: what is there")
     add("--data-dir", metavar="DIR", type=path, default="data", help="of MNIST (%(default)s)")
     add("--limit", metavar="N", type=positive_int, help="train on the first N images (all)")
     add("--epochs", metavar="N", type=positive_int, help="passes over the images (see EPOCHS)")

@@ -802,17 +802,14 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
 def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, sorted, each with its mask: the picture in the other folder that
     has the same name before the suffix."""
-    image_files, mask_files = (
-        [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
-        for folder in (images, masks)
-    )
-    mask_of = {file.stem: file for file in mask_files}
-    if not image_files:
+    files = [file for file in sorted(images.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
+    mask_of = {file.stem: file for file in masks.glob("[!.]*") if file.suffix.lower() in SUFFIXES}
+    if not files:
         sys.exit(f"error: no pictures in {images}")
-    for file in image_files:
+    for file in files:
         if file.stem not in mask_of:
             sys.exit(f"error: no mask in {masks} for {file.name}")
-    return [(file, mask_of[file.stem]) for file in image_files]
+    return [(file, mask_of[file.stem]) for file in files]
 
 
 def read_pair(image_file: Path, mask_file: Path) -> tuple[np.ndarray, np.ndarray]:

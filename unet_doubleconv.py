@@ -584,17 +584,14 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
 def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, sorted, each with its mask: the picture in the other folder that
     has the same name before the suffix."""
-    image_files, mask_files = (
-        [file for file in sorted(folder.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
-        for folder in (images, masks)
-    )
-    mask_of = {file.stem: file for file in mask_files}
-    if not image_files:
+    files = [file for file in sorted(images.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
+    mask_of = {file.stem: file for file in masks.glob("[!.]*") if file.suffix.lower() in SUFFIXES}
+    if not files:
         sys.exit(f"error: no pictures in {images}")
-    for file in image_files:
+    for file in files:
         if file.stem not in mask_of:
             sys.exit(f"error: no mask in {masks} for {file.name}")
-    return [(file, mask_of[file.stem]) for file in image_files]
+    return [(file, mask_of[file.stem]) for file in files]
 
 
 def read_pair(image_file: Path, mask_file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -621,10 +618,9 @@ def load_weights(model: nn.Module, file: Path) -> None:
     try:
         # weights_only: a file from somebody else may hold code, and this refuses to run any.
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except OSError as error:
-        sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
-    except Exception:  # other files fail in more ways than one would list
-        sys.exit(f"error: {file} does not hold the weights of a {type(model).__name__}")
+    except Exception as error:  # what holds other things fails in more ways than one would list
+        other = f"it does not hold the weights of a {type(model).__name__}"
+        sys.exit(f"error: {file} cannot be loaded: {getattr(error, 'strerror', None) or other}")
 
 
 def predict_masks(files: list[Path], weights: Path, device: torch.device, out_dir: Path) -> dict:

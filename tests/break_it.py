@@ -138,7 +138,7 @@ MISTAKES = [
     ),
     Edit(
         "mlp_no_zero_grad",
-        "The same, with Adam",
+        "Gradients not set to zero, with Adam",
         "nn_demo",
         ZERO_GRAD,
         f"# {ZERO_GRAD}",

@@ -33,7 +33,10 @@ def stop(script, *flags, capsys=None):
 
 def test_runs_alone_in_an_empty_folder_on_a_console_without_chinese(tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ""}
-    for script, flags in (("nn_demo", "--dataset digits --epochs 1"), ("cv2_tensor", "--size 20 10")):
+    for script, flags in (
+        ("nn_demo", "--dataset digits --epochs 1"),
+        ("cv2_tensor", "--size 20 10"),
+    ):
         folder = tmp_path / script
         folder.mkdir()
         shutil.copy(ROOT / f"{script}.py", folder)
