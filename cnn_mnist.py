@@ -555,7 +555,7 @@ def prepare_photo(photo: Path) -> Tensor:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="auto: what is there")
+    add("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="MNIST or digits")
     add("--data-dir", metavar="DIR", type=path, default="data", help="of MNIST (%(default)s)")
     add("--limit", metavar="N", type=positive_int, help="train on the first N images (all)")
     add("--epochs", metavar="N", type=positive_int, help="passes over the images (see EPOCHS)")
