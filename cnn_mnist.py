@@ -245,9 +245,7 @@ def show_shapes(model: nn.Module, images: Tensor) -> dict[str, tuple[int, ...]]:
 
 def show_resnet(model: nn.Module) -> dict:
     """Print what ResNet.ipynb shows of the block and of its two hand-written layers."""
-    print_heading(
-        "\n残差块 · The residual block", "两个 3x3 卷积加捷径；形状变化时捷径用 1x1 卷积。"
-    )
+    print_heading("\n残差块 · The residual block", "两个卷积加捷径；形状变化时捷径用 1x1 卷积。")
     X = torch.rand((4, 3, 6, 6))
     blk = Residual(3, 3)
     kept = tuple(blk(X).shape)
