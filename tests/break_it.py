@@ -89,7 +89,7 @@ def history(losses: list) -> int:
 
 
 def kept(found: dict) -> str:
-    return f"{history(found['train_loss']):,} nodes of the graph kept, {found['grown']:.0f} MB more"
+    return f"{history(found['train_loss']):,} nodes of the graph kept"
 
 
 def section(name: str, key: str) -> Callable[[dict], str]:
@@ -449,12 +449,6 @@ def source(script: str, edit: Edit | None = None) -> str:
     return "\n".join(lines)
 
 
-def memory() -> float:
-    """Of this process, in MB. nan, where there is no Linux to ask."""
-    file = Path("/proc/self/statm")
-    return int(file.read_text().split()[1]) * 4096 / 2**20 if file.exists() else math.nan
-
-
 def run(text: str, flags: str, **constants) -> dict:
     """What `main` returns with these flags; and `message`, its error or warning, or nothing."""
     module, found, message = types.ModuleType("edited"), {}, ""
@@ -464,14 +458,13 @@ def run(text: str, flags: str, **constants) -> dict:
         warnings.simplefilter("always", UserWarning)
         exec(compile(text, "edited", "exec"), module.__dict__)
         vars(module).update(constants)
-        before = memory()
         try:
             found = module.main(flags.split())
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if caught:
         message = f"UserWarning: {caught[0].message}"
-    return found | {"grown": memory() - before, "message": message}
+    return found | {"message": message}
 
 
 def main() -> None:
