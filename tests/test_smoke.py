@@ -65,7 +65,7 @@ def test_A2_linear_regression_approaches_the_exact_line(run):
 
 
 def test_B_unet_finds_the_layer_and_learns(run, device):
-    found, _ = run(unet_doubleconv, "--train-images", "24", "--epochs", "2", "--device", device)
+    found, _ = run(unet_doubleconv, "--train-images", "16", "--epochs", "2", "--device", device)
     assert "to have 3 channels, but got 64 channels instead" in found["error"]
     assert [record["output"] for record in found["trace"]][-1] is None
     assert found["train_loss"][-1] < found["train_loss"][0]
