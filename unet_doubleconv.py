@@ -37,7 +37,7 @@ from tqdm import tqdm
 # 超参数 · Hyperparameters: the size, in pixels, and the batch are those of the notes.
 SIZE = 160
 BATCH_SIZE = 4
-EPOCHS = {"unet": 5, "unet-own": 19}  # drawings; your own pictures
+EPOCHS = {"unet": 5, "unet-own": 20}  # drawings; your own pictures
 LEARNING_RATE = 0.005
 TRAIN_IMAGES = 260
 HELD_OUT_IMAGES = 64
