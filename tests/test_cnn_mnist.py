@@ -2,7 +2,8 @@
 
 import os
 import shutil
-import threading
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -264,14 +265,6 @@ def noisy_blank(path):
     cv2.imwrite(str(path), noise.astype(np.uint8))
 
 
-def pipe(path):
-    if not hasattr(os, "mkfifo"):  # Windows has none
-        return path.write_bytes(b"")
-    os.mkfifo(path)
-    # Somebody must write to it, or opening it for reading would wait.
-    threading.Thread(target=lambda: path.open("wb").close(), daemon=True).start()
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -291,6 +284,20 @@ def test_bad_photo_is_one_error_line(make, words, trained, tmp_path):
         cnn_mnist.main(["--predict", str(photo), "--out-dir", str(trained)])
     assert words in stop.value.code and str(photo) in stop.value.code
     assert "None" not in stop.value.code and "\n" not in stop.value.code
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe has a path only there")
+@pytest.mark.parametrize("digits", [0, 1])
+def test_photo_from_a_pipe(digits):
+    """As `--predict <(convert photo.heic png:-)` gives it; an empty one is an error."""
+    reader, writer = os.pipe()
+    os.write(writer, cv2.imencode(".png", bar())[1].tobytes() * digits)
+    os.close(writer)
+    if digits:
+        assert cnn_mnist.prepare_photo(Path(f"/dev/fd/{reader}")).shape == (1, 28, 28)
+    else:
+        with pytest.raises(SystemExit, match="is not a picture"):
+            cnn_mnist.prepare_photo(Path(f"/dev/fd/{reader}"))
 
 
 class Code:
