@@ -167,7 +167,7 @@ def blue_green_red(image: np.ndarray, folder: Path, steps: dict) -> dict:
         pixels[order] = Normalize(MEAN, STD)(ToTensor()(pixel)).flatten().tolist()
         print(f"  A red pixel, normalized as {order}: {np.round(pixels[order], 2)}")
 
-    print("  What imread returns, without an error, for no file and for three cut in half:")
+    print("  imread of no file and of three cut in half: no exception, only OpenCV's own messages:")
     for name in ("missing.png", "half.png", "half.tif", "half.jpg"):
         if name.startswith("half"):
             data = cv2.imencode(name[-4:], image)[1]

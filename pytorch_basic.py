@@ -363,7 +363,8 @@ def loss(args) -> dict:
     input = torch.randn(1, 1, 32, 32)
     output = net(input)
     target = torch.randn(10)
-    target = target.view(1, -1)  # the shape of output, (1, 10): with (10,) there is a warning
+    # 使目标值与数据值形状一致 · The shape of output, (1, 10): with (10,) there is a warning.
+    target = target.view(1, -1)
     criterion = nn.MSELoss()  # 均方误差函数 · The mean of the squared errors
     loss = criterion(output, target)
     by_hand = ((output - target) ** 2).mean()

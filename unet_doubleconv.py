@@ -170,7 +170,7 @@ def find_the_layer(device: torch.device) -> dict:
         output = "raises" if record["output"] is None else f"-> {record['output']}"
         print(f"  {record['name']:13}  {record['layer']:11}  {record['input']!s:17} {output}")
     layer, _, _ = found["diagnosis"].partition(": ")  # the rest is the error above
-    print(f"\nThe input was right: it has 3 channels. The error comes from:\n  {layer}\n")
+    print(f"\nThe input of the block was right, 3 channels; that of this layer not:\n  {layer}\n")
 
     # 实际问题 · The second convolution must take what the first one gives
     print("With in_channels=64 there, as many as the first convolution gives, the shapes are:")
