@@ -332,8 +332,7 @@ def main(argv: list[str] | None = None) -> dict:
         weights = args.weights or newest_weights(out_dir, f"{args.model}-*.pt")
         return predict(MODELS[args.model](), weights, args.predict, device, out_dir)
 
-    chinese = "卷积神经网络：逐层的输出形状、参数量、每轮的训练损失和测试准确率。"
-    print_heading(HEADINGS[args.model], chinese)
+    print_heading(HEADINGS[args.model], "逐层的输出形状、参数量、每轮的训练损失和测试准确率。")
     dataset, train_set, test_set = load_data(args.dataset, args.data_dir, args.limit)
     train_loader = make_loader(train_set, args.batch_size)
     if args.model == "resnet" and 1 in (args.batch_size, len(train_set) % args.batch_size):
@@ -388,9 +387,8 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"\nLoaded again: it predicts {logits.argmax()} for test image 0; its label is {label}.")
 
     more["modes"] = show_train_and_eval(loaded, test_set.tensors[0][:100])
-    files = {"weights": weights}
-    for picture in ("curves", "mistakes", "filters"):
-        files[picture] = out_dir / f"{name}-{picture}.png"
+    pictures = ("curves", "mistakes", "filters")
+    files = {"weights": weights} | {kind: out_dir / f"{name}-{kind}.png" for kind in pictures}
     plot_curves(train_loss, test_accuracy, f"{type(model).__name__} on {dataset}", files["curves"])
     plot_mistakes(loaded.to(device), test_set, device, files["mistakes"])
     plot_filters(loaded, files["filters"])
