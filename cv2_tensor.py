@@ -124,8 +124,7 @@ def to_tensor(gray: np.ndarray, folder: Path, steps: dict) -> dict:
         old, new = scaling[name] = describe(ToTensor()(picture)), describe(today(picture))
         print(f"  {name:16} {text(old):34} {text(new)}")
     difference = (ToTensor()(gray) - today(gray)).abs().max().item()
-    # Of 16 bits, ToTensor makes int16 (PIL's I;16): what is above 32767 becomes negative.
-    print(f"  uint8, L: use either; they differ by {difference:.0e} at most. uint16, I;16: use v2.")
+    print(f"  uint8, L: either ({difference:.0e} apart). uint16, I;16: v2 (int16 ends at 32767).")
     print("  The others: neither gives 0..1; divide by the largest possible value yourself.")
     return {"scaling": scaling, "v2_difference": difference}
 
@@ -143,14 +142,14 @@ def normalize(gray: np.ndarray, steps: dict) -> dict:
     print(f"  By hand, (image - 0.5) / 0.25 is equal: {same}")
     print(f"  With three, mean={MEAN}, std={STD}, of one channel:")
     found = {}
-    for version, three in {"v1": Normalize, "v2": v2.Normalize}.items():
+    for name, three in {"Normalize": Normalize, "v2.Normalize": v2.Normalize}.items():
         try:
-            found[version] = three(MEAN, STD)(image).shape
+            found[name] = three(MEAN, STD)(image).shape
         except (RuntimeError, ValueError) as error:
-            found[version] = str(error)
-        print(f"  {version}: {found[version]}")
+            found[name] = str(error)
+        print(f"  {name}: {found[name]}")
     show("expand to 3 channels, Normalize", Normalize(MEAN, STD)(image.expand(3, -1, -1)), steps)
-    return {"by_hand": same, "channel_error": found["v1"], "v2_normalize_shape": found["v2"]}
+    return {"by_hand": same, "channel_error": found["Normalize"], "v2_shape": found["v2.Normalize"]}
 
 
 def blue_green_red(image: np.ndarray, folder: Path, steps: dict) -> dict:

@@ -104,7 +104,7 @@ def check(model, train_set, criterion, lr, device) -> tuple[float, float]:
         loader = make_loader(TensorDataset(*train_set[:100]), batch_size=100)
         losses = [train_one_epoch(model, loader, criterion, optimizer, device) for _ in range(50)]
     print(f"Loss before training: {losses[0]:.3f}. Ten classes, equally likely: ln 10 = 2.303.")
-    print(f"Loss on one batch learned by heart: {losses[-1]:.3f}. It should come near 0.\n")
+    print(f"Loss on a batch learned by heart (背下来): {losses[-1]:.3f}. It should come near 0.\n")
     return losses[0], losses[-1]
 
 
