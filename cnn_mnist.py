@@ -306,9 +306,7 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> dict:
     print(f"\nDropout(0.5) of ten ones in train(): {modes['dropout_train']}")
     print(f"                          in eval(): {modes['dropout_eval']}")
     print("In train(), it sets each value to 0 with probability 0.5 and doubles the others, so the")
-    print(
-        "mean stays about the same; in eval(), it does nothing. (These networks do not use it.)\n"
-    )
+    print("mean stays about the same; in eval(), it does nothing. (These networks use none.)\n")
     return modes
 
 

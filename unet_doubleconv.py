@@ -294,7 +294,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler=None)
 def segment(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """Images, uint8 (N, 3, H, W), to masks, uint8 (N, H, W): 0 is dark, 1 bright."""
     model.eval()
-    logits = (model(batch.to(device) / 255) for batch in images.split(16))
+    logits = (model(batch.to(device) / 255) for batch in images.split(BATCH_SIZE))
     return torch.cat([batch.argmax(dim=1).byte().cpu() for batch in logits])
 
 
