@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.utils.data import TensorDataset
 
 import cnn_mnist
@@ -9,6 +10,10 @@ import logistic_regression
 import nn_demo
 
 CPU = torch.device("cpu")
+
+
+def no_picture(figure, file):
+    """Instead of Figure.savefig, which takes longer than these trainings."""
 
 
 @pytest.mark.parametrize(
@@ -42,7 +47,9 @@ def test_A7_A8_learns(model, flags, parameters, mnist_dir, tmp_path, device):
 
 
 @pytest.mark.parametrize("script", [logistic_regression, nn_demo, cnn_mnist])
-def test_same_seed_same_numbers(script, mnist_dir, tmp_path):
+def test_same_seed_same_numbers(script, mnist_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+
     def run(name, seed):
         flags = ["--data-dir", str(mnist_dir), "--epochs", "2", "--limit", "200", "--device", "cpu"]
         return script.main([*flags, "--seed", seed, "--out-dir", str(tmp_path / name)])
@@ -119,6 +126,7 @@ class Tiny(torch.nn.Sequential):
 @pytest.mark.parametrize(("name", "second_rate"), [("convnet", 1), ("lenet", 1), ("resnet", 0.5)])
 def test_A5_A8_only_resnet_decays(name, second_rate, mnist_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(cnn_mnist.MODELS, name, Tiny)
+    monkeypatch.setattr(Figure, "savefig", no_picture)
     flags = ["--data-dir", str(mnist_dir), "--limit", "20", "--batch-size", "20", "--device", "cpu"]
     biases = []
     for epochs in ("1", "2"):  # of one step each; Adam's first steps are about as long as the rate

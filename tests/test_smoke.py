@@ -64,7 +64,8 @@ def test_A2_linear_regression_approaches_the_exact_line(run):
     assert found["mse"] == pytest.approx(0.16892, abs=0.01)
 
 
-def test_B_unet_finds_the_layer_and_learns(run, device):
+def test_B_unet_finds_the_layer_and_learns(run, device, monkeypatch):
+    monkeypatch.setattr(unet_doubleconv, "HELD_OUT_IMAGES", 8)
     found, _ = run(unet_doubleconv, "--train-images", "16", "--epochs", "2", "--device", device)
     assert "to have 3 channels, but got 64 channels instead" in found["error"]
     assert [record["output"] for record in found["trace"]][-1] is None
