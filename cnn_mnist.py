@@ -466,17 +466,19 @@ def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir
     if "digits" in weights.name:
         print("These weights were learned from the coarse digits, not MNIST: expect mistakes.")
 
-    images = torch.stack([prepare_photo(photo) for photo in photos])
+    grays = [read_photo(photo) for photo in photos]
+    images = torch.stack([prepare_photo(*pair) for pair in zip(grays, photos)])
     probabilities, digits = model(images.to(device)).softmax(dim=1).cpu().max(dim=1)
     file = out_dir / f"{weights.stem}-predictions.png"
     size = (7, 3.2 * len(photos))
     figure, axes = plt.subplots(len(photos), 2, figsize=size, squeeze=False, layout="constrained")
     predictions = []
-    for row, photo, image, digit, probability in zip(axes, photos, images, digits, probabilities):
+    results = zip(axes, photos, grays, images, digits, probabilities)
+    for row, photo, gray, image, digit, probability in results:
         found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
         predictions.append(found)
         print(f"{photo}: {digit} ({probability:.1%})")
-        row[0].imshow(read_photo(photo), cmap="gray", vmin=0, vmax=255)
+        row[0].imshow(gray, cmap="gray", vmin=0, vmax=255)
         row[0].set_title(photo.name)
         row[1].imshow(image[0].numpy(), cmap="gray")
         row[1].set_title(f"input of the network: {digit} ({probability:.0%})")
@@ -508,15 +510,15 @@ def read_photo(photo: Path) -> np.ndarray:
     return gray
 
 
-def prepare_photo(photo: Path) -> Tensor:
+def prepare_photo(gray: np.ndarray, photo: Path) -> Tensor:
     """One digit on paper, of any size and in any light, as MNIST would show it.
 
-    Returns float32 (1, 28, 28): bright ink on black, fitted into 20x20, its center of mass in
-    the middle. LeCun's page on MNIST describes how the dataset was made so.
+    Takes what `read_photo` returned, and the file, to name it in an error. Returns float32
+    (1, 28, 28): bright ink on black, fitted into 20x20, its center of mass in the middle. LeCun's
+    page on MNIST describes how the dataset was made so.
     """
     import cv2
 
-    gray = read_photo(photo)
     size = [max(1, round(200 * side / max(gray.shape))) for side in gray.shape]
     gray = cv2.medianBlur(cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA), 5)  # no noise
     # Most of a photo is paper, so the median all around a pixel is the paper there, shadow and

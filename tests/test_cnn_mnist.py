@@ -147,6 +147,10 @@ def test_E33_logits_are_not_probabilities():
 # ---- --predict ----
 
 
+def prepare(photo: Path) -> torch.Tensor:
+    return cnn_mnist.prepare_photo(cnn_mnist.read_photo(photo), photo)
+
+
 @pytest.fixture(scope="module")
 def trained(mnist_dir, tmp_path_factory):
     """An --out-dir with a ConvNet that has learned the drawn digits."""
@@ -198,7 +202,7 @@ def test_photo_is_prepared_as_mnist_was(tmp_path):
     page[200, 400] = 0  # a speck
     photo = tmp_path / "1.png"
     cv2.imwrite(str(photo), page)
-    image = cnn_mnist.prepare_photo(photo)
+    image = prepare(photo)
     assert image.shape == (1, 28, 28) and image.dtype == torch.float32
     assert image.min() == 0 and image.max() == 1
     rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
@@ -209,7 +213,7 @@ def test_photo_is_prepared_as_mnist_was(tmp_path):
     assert (mass.sum(dim=1) @ pixel).item() == pytest.approx(14, abs=0.1)  # in the middle
     assert (mass.sum(dim=0) @ pixel).item() == pytest.approx(14, abs=0.1)
     cv2.imwrite(str(photo), 255 - page)
-    torch.testing.assert_close(cnn_mnist.prepare_photo(photo), image)
+    torch.testing.assert_close(prepare(photo), image)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1000, 1400), (9, 300)])
@@ -218,7 +222,7 @@ def test_photo_of_any_size(shape, tmp_path):
     page[shape[0] // 4 : -(shape[0] // 4), shape[1] // 4 : shape[1] // 2] = 255
     photo = tmp_path / "图片 1.png"
     cv2.imencode(".png", page)[1].tofile(photo)
-    image = cnn_mnist.prepare_photo(photo)
+    image = prepare(photo)
     assert image.shape == (1, 28, 28) and image.max() == 1
 
 
@@ -238,10 +242,10 @@ def test_photo_with_transparent_paper(hidden, tmp_path):
     rgba, photo = tmp_path / "rgba.png", tmp_path / "photo.png"
     cv2.imwrite(str(rgba), np.dstack([color, color, color, alpha]))
     cv2.imwrite(str(photo), np.where(gray < 100, 20, 255).astype(np.uint8))
-    expected = cnn_mnist.prepare_photo(photo)
-    assert torch.equal(cnn_mnist.prepare_photo(rgba), expected)
+    expected = prepare(photo)
+    assert torch.equal(prepare(rgba), expected)
     Image.fromarray(np.dstack([color, alpha])).save(tmp_path / "la.png")
-    assert torch.equal(cnn_mnist.prepare_photo(tmp_path / "la.png"), expected)
+    assert torch.equal(prepare(tmp_path / "la.png"), expected)
 
 
 def test_photo_that_a_phone_has_rotated(tmp_path):
@@ -252,8 +256,8 @@ def test_photo_that_a_phone_has_rotated(tmp_path):
     exif[0x0112] = 6  # Orientation: turn it to the right by 90 degrees to see it
     turned = np.ascontiguousarray(np.rot90(bar()))
     Image.fromarray(turned).save(sideways, quality=100, exif=exif)
-    image = cnn_mnist.prepare_photo(sideways)
-    torch.testing.assert_close(image, cnn_mnist.prepare_photo(upright), atol=0.1, rtol=0)
+    image = prepare(sideways)
+    torch.testing.assert_close(image, prepare(upright), atol=0.1, rtol=0)
 
 
 def blank(path):
@@ -288,16 +292,17 @@ def test_bad_photo_is_one_error_line(make, words, trained, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a pipe has a path only there")
 @pytest.mark.parametrize("digits", [0, 1])
-def test_photo_from_a_pipe(digits):
+def test_photo_from_a_pipe(digits, trained):
     """As `--predict <(convert photo.heic png:-)` gives it; an empty one is an error."""
     reader, writer = os.pipe()
     os.write(writer, cv2.imencode(".png", bar())[1].tobytes() * digits)
     os.close(writer)
+    flags = ["--predict", f"/dev/fd/{reader}", "--out-dir", str(trained)]
     if digits:
-        assert cnn_mnist.prepare_photo(Path(f"/dev/fd/{reader}")).shape == (1, 28, 28)
+        assert len(cnn_mnist.main(flags)["predictions"]) == 1
     else:
         with pytest.raises(SystemExit, match="is not a picture"):
-            cnn_mnist.prepare_photo(Path(f"/dev/fd/{reader}"))
+            cnn_mnist.main(flags)
 
 
 class Code:
