@@ -12,8 +12,8 @@ import nn_demo
 CPU = torch.device("cpu")
 
 
-def no_picture(figure, file):
-    """Instead of Figure.savefig, which takes longer than these trainings."""
+def no_picture(*_):
+    """Instead of drawing, which takes longer than these trainings."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_same_seed_same_numbers(script, mnist_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", no_picture)
 
     def run(name, seed):
-        flags = ["--data-dir", str(mnist_dir), "--epochs", "2", "--limit", "200", "--device", "cpu"]
+        flags = ["--data-dir", str(mnist_dir), "--epochs", "2", "--limit", "100", "--device", "cpu"]
         return script.main([*flags, "--seed", seed, "--out-dir", str(tmp_path / name)])
 
     first, again, other = run("first", "3"), run("again", "3"), run("other", "4")
@@ -126,7 +126,8 @@ class Tiny(torch.nn.Sequential):
 @pytest.mark.parametrize(("name", "second_rate"), [("convnet", 1), ("lenet", 1), ("resnet", 0.5)])
 def test_A5_A8_only_resnet_decays(name, second_rate, mnist_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(cnn_mnist.MODELS, name, Tiny)
-    monkeypatch.setattr(Figure, "savefig", no_picture)
+    for plot in ("plot_curves", "plot_mistakes", "plot_filters"):
+        monkeypatch.setattr(cnn_mnist, plot, no_picture)
     flags = ["--data-dir", str(mnist_dir), "--limit", "20", "--batch-size", "20", "--device", "cpu"]
     biases = []
     for epochs in ("1", "2"):  # of one step each; Adam's first steps are about as long as the rate

@@ -180,7 +180,7 @@ def test_B4_no_seed_draws_the_held_out_pictures():
 
 @pytest.mark.parametrize("seed", [0, unet_doubleconv.HELD_OUT_SEED])
 def test_B4_a_threshold_fails_on_the_pictures(seed):
-    images, masks = unet_doubleconv.draw_bags(32, seed)
+    images, masks = unet_doubleconv.draw_bags(16, seed)
     for one in (images, *(images[:, [channel] * 3] for channel in range(3))):
         split = unet_doubleconv.otsu_masks(one, masks)
         assert unet_doubleconv.pooled_iou(split, masks)[0] <= 0.4
