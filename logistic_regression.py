@@ -193,7 +193,7 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
         return torch.device(wanted)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:100]
+        reason = str(error).partition("\n")[0].partition(". ")[0][:200]
     if name != "auto":
         sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
     print(f"!!! {wanted} cannot be used here ({reason}): going on without it")

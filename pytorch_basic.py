@@ -748,7 +748,7 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
         return torch.device(wanted)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0][:100]
+        reason = str(error).partition("\n")[0].partition(". ")[0][:200]
     if name != "auto":
         sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
     print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
@@ -806,7 +806,7 @@ def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     files = [file for file in sorted(images.glob("[!.]*")) if file.suffix.lower() in SUFFIXES]
     mask_of = {file.stem: file for file in masks.glob("[!.]*") if file.suffix.lower() in SUFFIXES}
     if not files:
-        sys.exit(f"error: no pictures in {images}")
+        sys.exit(f"error: no {'pictures in' if images.is_dir() else 'folder'} {images}")
     for file in files:
         if file.stem not in mask_of:
             sys.exit(f"error: no mask in {masks} for {file.name}")

@@ -106,8 +106,6 @@ def test_flag_table_is_the_parsers_flags(parse):
         named = re.findall(r"`(\w+)\.py`", where)
         if where.startswith("all but"):
             named = set(SCRIPTS) - set(named)
-        elif where == "all that train":
-            named = set(SCRIPTS) - {"pytorch_basic", "cv2_tensor"}
         for name in SCRIPTS if where == "all" else named:
             documented[name] |= set(re.findall(r"`(--[\w-]+)`", flags))
     for name, flags in documented.items():

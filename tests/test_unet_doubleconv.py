@@ -345,6 +345,7 @@ def test_E23_gray_edges_and_masks_of_0_and_1(tmp_path):
 
 BAD_FOLDERS = {
     "for 0.png": lambda images, masks: masks.rename(masks.parent / "elsewhere"),
+    "no folder ": lambda images, masks: images.rename(images.parent / "elsewhere"),
     "no pictures in ": lambda images, masks: [file.unlink() for file in images.iterdir()],
     "masks for 7.png": lambda images, masks: (masks / "7.JPG").unlink(),
     "7.png is not a picture": lambda images, masks: (images / "7.png").write_bytes(b"text"),
