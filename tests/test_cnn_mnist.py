@@ -175,7 +175,8 @@ def photograph(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return page.clip(0, 255).astype(np.uint8)
 
 
-def test_predict_reads_photos(trained, tmp_path, device, capsys):
+def test_predict_reads_photos(trained, tmp_path, device, capsys, monkeypatch):
+    monkeypatch.setattr(cnn_mnist.plt, "close", lambda figure: None)
     rng = np.random.default_rng(5)
     photos, truth = [], [digit for digit in range(10) for _ in range(2)]
     for number, digit in enumerate(truth):
@@ -188,7 +189,10 @@ def test_predict_reads_photos(trained, tmp_path, device, capsys):
     assert sum(p["digit"] == digit for p, digit in zip(predictions, truth)) >= 17
     assert all(0.1 < prediction["probability"] <= 1 for prediction in predictions)
     picture = cv2.imread(str(results["files"]["predictions"]))
-    assert picture.shape[0] > 2000  # a row for each photo
+    assert picture.shape[0] > 2000  # a row for each photo, with the photo and what is made of it
+    left, right = (ax.images[0].get_array() for ax in cnn_mnist.plt.gcf().axes[:2])
+    np.testing.assert_array_equal(left, cv2.imread(photos[0], cv2.IMREAD_GRAYSCALE))
+    np.testing.assert_array_equal(right, prepare(Path(photos[0]))[0])
     assert capsys.readouterr().out.count("%") == 20
     # In eval mode it does not matter which other photos are read with it.
     (alone,) = cnn_mnist.main([*flags, photos[3]])["predictions"]
