@@ -467,7 +467,7 @@ def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir
         print("These weights were learned from the coarse digits, not MNIST: expect mistakes.")
 
     grays = [read_photo(photo) for photo in photos]
-    images = torch.stack([prepare_photo(*pair) for pair in zip(grays, photos)])
+    images = torch.stack([prepare_photo(gray, photo) for gray, photo in zip(grays, photos)])
     probabilities, digits = model(images.to(device)).softmax(dim=1).cpu().max(dim=1)
     file = out_dir / f"{weights.stem}-predictions.png"
     size = (7, 3.2 * len(photos))

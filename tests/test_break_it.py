@@ -29,7 +29,7 @@ def tried(mnist_dir, tmp_path_factory):
     @cache
     def tried(script, flags, edit=None):
         flags = flags.format(mnist=mnist_dir, picture=picture)
-        flags += f" --out-dir {folder}" + " --device cpu" * ("--device" in source(script))
+        flags += f" --out-dir {folder}" + (" --device cpu" if "--device" in source(script) else "")
         return run(source(script, edit), flags, HELD_OUT_IMAGES=8, SIZE=32)
 
     with mock.patch.object(matplotlib.figure.Figure, "savefig"):  # no picture is looked at
