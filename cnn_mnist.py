@@ -502,7 +502,7 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device, file: Path) -> N
     for ax in axes.flat:
         ax.axis("off")
     for (image, label, digit), ax in zip(wrong, axes.flat):
-        ax.imshow(image[0], cmap="gray")
+        ax.imshow(image[0].numpy(), cmap="gray")
         ax.set_title(f"{label} → {digit}")
     figure.savefig(file)
     plt.close(figure)
@@ -511,8 +511,8 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device, file: Path) -> N
 def plot_filters(model: nn.Module, file: Path) -> None:
     """The weights of the first convolution, one small picture for each filter."""
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    filters = first.weight.detach().cpu()[:, 0]
-    limit, columns = filters.abs().max(), min(8, len(filters))
+    filters = first.weight.detach().cpu().numpy()[:, 0]
+    limit, columns = abs(filters).max(), min(8, len(filters))
     rows = math.ceil(len(filters) / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(7, rows + 1.2), layout="constrained")
     for ax in axes.flat:
@@ -552,7 +552,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < float("inf"):  # false for nan, too
+    if not 0 < float(text) <= 1e30:  # false for nan, too; near 1e38 float32 ends
         raise ValueError
     return float(text)
 
@@ -627,8 +627,8 @@ def read_digits() -> list[tuple[Tensor, Tensor]]:
     from sklearn.datasets import load_digits  # slow to import, and seldom needed
 
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    images = F.interpolate(images.view(-1, 1, 8, 8).float() * 255 / 16, size=20, mode="bilinear")
-    images = F.pad(images, (4, 4, 4, 4)).squeeze(1)
+    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
+    images = 255 * F.pad(images, (4, 4, 4, 4)).squeeze(1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return [(images[part], labels[part]) for part in (order[360:], order[:360])]
 

@@ -159,7 +159,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < float("inf"):  # false for nan, too
+    if not 0 < float(text) <= 1e30:  # false for nan, too; near 1e38 float32 ends
         raise ValueError
     return float(text)
 

@@ -195,7 +195,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < float("inf"):  # false for nan, too
+    if not 0 < float(text) <= 1e30:  # false for nan, too; near 1e38 float32 ends
         raise ValueError
     return float(text)
 
@@ -270,8 +270,8 @@ def read_digits() -> list[tuple[Tensor, Tensor]]:
     from sklearn.datasets import load_digits  # slow to import, and seldom needed
 
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    images = F.interpolate(images.view(-1, 1, 8, 8).float() * 255 / 16, size=20, mode="bilinear")
-    images = F.pad(images, (4, 4, 4, 4)).squeeze(1)
+    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
+    images = 255 * F.pad(images, (4, 4, 4, 4)).squeeze(1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return [(images[part], labels[part]) for part in (order[360:], order[:360])]
 

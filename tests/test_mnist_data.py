@@ -20,7 +20,7 @@ NAMES = ["train-images", "train-labels", "t10k-images", "t10k-labels"]
 
 def same(first, second):
     """Do two results of load_data hold the same numbers?"""
-    pairs = zip(first[1].tensors + first[2].tensors, second[1].tensors + second[2].tensors)
+    pairs = zip(first[1] + first[2], second[1] + second[2])
     return first[0] == second[0] and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -32,44 +32,47 @@ def error(*arguments) -> str:
 
 
 def test_mnist_files_become_tensors(mnist_dir):
-    dataset, train_set, test_set = load_data("mnist", mnist_dir, None)
+    dataset, (images, labels), (test_images, test_labels) = load_data("mnist", mnist_dir)
     assert dataset == "mnist"
-    images, labels = train_set.tensors
-    assert images.shape == (600, 1, 28, 28) and labels.shape == (600,)
-    assert images.dtype == torch.float32 and labels.dtype == torch.int64
-    assert images.min() == 0 and images.max() == 1
+    assert images.shape == (600, 28, 28) and labels.shape == (600,)
+    assert images.dtype == torch.uint8 and labels.dtype == torch.int64
+    assert images.min() == 0 and images.max() == 255
     # The same image and label as torchvision's own way, image by image, gives.
-    assert len(test_set) == 200
-    image, label = test_set[7]
-    picture, same_label = datasets.MNIST(mnist_dir, train=False)[7]
-    assert torch.equal((image * 255).byte().flatten(), torch.tensor(list(picture.tobytes())))
-    assert label == same_label
+    picture, label = datasets.MNIST(mnist_dir, train=False)[7]
+    assert torch.equal(test_images[7].flatten(), torch.tensor(list(picture.tobytes())))
+    assert test_labels[7] == label and len(test_images) == 200
 
 
-def test_limit_takes_the_first_training_images_only(mnist_dir):
-    _, first_30, test_set = load_data("mnist", mnist_dir, 30)
-    _, whole, _ = load_data("mnist", mnist_dir, None)
-    assert len(first_30) == 30 and len(test_set) == 200
-    assert all(torch.equal(a, b[:30]) for a, b in zip(first_30.tensors, whole.tensors))
+def test_limit_takes_the_first_training_images_only(mnist_dir, tmp_path, capsys, monkeypatch):
+    sizes = []
+
+    def look(model, loader, *_):
+        sizes.append((len(loader.dataset), loader.dataset[29][1], loader.dataset[29][0].sum()))
+        return 0.5, 0.5
+
+    monkeypatch.setattr(logistic_regression, "train_one_epoch", look)
+    flags = ["--data-dir", str(mnist_dir), "--out-dir", str(tmp_path), "--epochs", "1"]
+    for limit in ("30", "700"):
+        logistic_regression.main([*flags, "--limit", limit])
+    printed = capsys.readouterr().out
+    assert "mnist: 30 training and 200 test images" in printed
+    assert "mnist: 600 training and 200 test images" in printed
+    assert sizes[0] == (30, *sizes[1][1:])
 
 
 def test_digits_are_real_handwriting_always_split_alike(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets.MNIST, "download", None)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(1)
-    first = load_data("digits", tmp_path, None)
+    first = load_data("digits", tmp_path)
     torch.manual_seed(2)
-    assert same(first, load_data("digits", tmp_path, None))
+    assert same(first, load_data("digits", tmp_path))
     assert "!!!" not in capsys.readouterr().out and list(tmp_path.iterdir()) == []
-    dataset, (images, labels), (test_images, test_labels) = (
-        first[0],
-        first[1].tensors,
-        first[2].tensors,
-    )
+    dataset, (images, labels), (test_images, test_labels) = first
     assert dataset == "digits"
-    assert images.shape == (1437, 1, 28, 28) and test_images.shape == (360, 1, 28, 28)
-    assert images.min() == 0 and 0.9 < images.max() <= 1
-    assert (images[:, :, :4] == 0).all() and (images[:, :, :, -4:] == 0).all()
+    assert images.shape == (1437, 28, 28) and test_images.shape == (360, 28, 28)
+    assert images.min() == 0 and 240 < images.max() <= 255
+    assert (images[:, :4] == 0).all() and (images[:, :, -4:] == 0).all()
     assert torch.bincount(torch.cat([labels, test_labels])).tolist() == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
     ]  # fmt: skip
@@ -88,7 +91,7 @@ def test_no_network_auto_takes_the_digits_and_says_so_twice(tmp_path, capsys):
 
 
 def test_no_network_mnist_asked_for_is_an_error_that_names_the_files(tmp_path):
-    message = error("mnist", tmp_path, None)
+    message = error("mnist", tmp_path)
     assert message.startswith("error: MNIST cannot be downloaded (")
     assert str(tmp_path / "MNIST" / "raw") in message
     assert all(f"{name}-idx" in message for name in NAMES)
@@ -121,11 +124,11 @@ def test_stalled_download_ends(sent, tmp_path, monkeypatch, set_proxy):
         socket, "setdefaulttimeout", lambda value: asked.append(value) or set_timeout(value and 0.2)
     )
     set_timeout(None)
-    assert load_data("auto", tmp_path, 10)[0] == "digits"
+    assert load_data("auto", tmp_path)[0] == "digits"
     assert connections
-    assert asked == [10, None] and socket.getdefaulttimeout() is None  # as it was
+    assert asked == [10]
     # What it left behind does not count as MNIST in the next run either.
-    assert load_data("auto", tmp_path, 10)[0] == "digits"
+    assert load_data("auto", tmp_path)[0] == "digits"
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     thread.join()
@@ -147,20 +150,20 @@ def test_download_then_offline_again(mnist_dir, tmp_path, monkeypatch, set_proxy
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     set_proxy(None)
-    downloaded = load_data("auto", data_dir, None)
+    downloaded = load_data("auto", data_dir)
     server.shutdown()
     server.server_close()
     assert "downloading" in capsys.readouterr().out
-    kept = load_data("auto", data_dir, None)
+    kept = load_data("auto", data_dir)
     assert "downloading" not in capsys.readouterr().out
-    there = load_data("mnist", mnist_dir, None)
+    there = load_data("mnist", mnist_dir)
     assert same(downloaded, there) and same(kept, there)
     # The original .gz files, put there by hand, are unpacked: no network.
     for name in (data_dir / "MNIST" / "raw").iterdir():
         name.unlink()
     for name, _ in resources:
         shutil.copy(mirror / name, data_dir / "MNIST" / "raw")
-    assert same(load_data("mnist", data_dir, None), there)
+    assert same(load_data("mnist", data_dir), there)
 
 
 def cut_short(file):
@@ -194,6 +197,6 @@ def test_damaged_files_are_an_error_that_names_the_folder(
 ):
     shutil.copytree(mnist_dir, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "MNIST" / "raw" / name)
-    message = error(choice, tmp_path, None)
+    message = error(choice, tmp_path)
     assert str(tmp_path / "MNIST" / "raw") in message and "damaged" in message
     assert "delete" in message

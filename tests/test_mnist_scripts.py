@@ -3,7 +3,7 @@
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import cnn_mnist
 import logistic_regression
@@ -16,6 +16,12 @@ def no_picture(*_):
     """Instead of drawing, which takes longer than these trainings."""
 
 
+def mnist(folder) -> list[TensorDataset]:
+    """For training and for testing, as `main` makes them."""
+    _, *parts = nn_demo.load_data("mnist", folder)
+    return [TensorDataset(images.unsqueeze(1) / 255, labels) for images, labels in parts]
+
+
 @pytest.mark.parametrize(
     ("model", "flags", "parameters"),
     [
@@ -23,26 +29,26 @@ def no_picture(*_):
         ("resnet", "--epochs 4 --batch-size 20 --limit 300", 11_178_378),  # A8
     ],
 )
-def test_A7_A8_learns(model, flags, parameters, mnist_dir, tmp_path, device):
+def test_A7_A8_learns(model, flags, parameters, mnist_dir, tmp_path, device, capsys):
     common = ["--data-dir", str(mnist_dir), "--device", device, "--out-dir", str(tmp_path / "a/b")]
     results = cnn_mnist.main(["--model", model, *flags.split(), *common])
     epochs = int(flags.split()[1])
     assert (results["dataset"], results["device"]) == ("mnist", device)
-    assert (results["epochs"], results["parameters"]) == (epochs, parameters)
-    for name in ("train_loss", "test_accuracy", "train_seconds"):
+    printed = capsys.readouterr().out
+    assert f"{parameters:,} parameters, on {device}" in printed
+    for name in ("train_loss", "train_accuracy", "test_accuracy", "train_seconds"):
         assert len(results[name]) == epochs
-    assert results["test_accuracy"][-1] >= 0.9
+    assert results["train_accuracy"][-1] >= 0.9 and results["test_accuracy"][-1] >= 0.9
     assert set(results["files"].values()) == set((tmp_path / "a/b").iterdir())
     for name in ("curves", "mistakes", "filters"):
         assert results["files"][name].read_bytes().startswith(b"\x89PNG")
     if model == "resnet":
-        assert results["shapes"]["stem.0"] == (1, 64, 112, 112)  # of 224x224, as in the notebook
+        assert "-> (1, 64, 112, 112)" in printed  # of 224x224, as in the notebook
 
     # The saved file alone gives the same accuracy again.
-    loaded = cnn_mnist.MODELS[model]()
+    loaded = cnn_mnist.MODELS[model][0]()
     loaded.load_state_dict(torch.load(results["files"]["weights"], weights_only=True))
-    _, _, test_set = cnn_mnist.load_data("mnist", mnist_dir, None)
-    again = cnn_mnist.evaluate(loaded, test_set, CPU)
+    again = cnn_mnist.evaluate(loaded, DataLoader(mnist(mnist_dir)[1], batch_size=100), CPU)
     assert again == pytest.approx(results["test_accuracy"][-1], abs=0.01 if device == "cuda" else 0)
 
 
@@ -65,7 +71,7 @@ def test_A3_A4_A5_notes_hyperparameters_are_the_defaults():
     for script in (logistic_regression, nn_demo, cnn_mnist):
         args = script.make_parser().parse_args([])
         assert (args.batch_size, args.lr, args.seed, args.limit) == (100, 0.001, 0, None)
-    epochs = [logistic_regression.EPOCHS, nn_demo.EPOCHS, cnn_mnist.EPOCHS["convnet"]]
+    epochs = [logistic_regression.EPOCHS, nn_demo.EPOCHS, cnn_mnist.MODELS["convnet"][1]]
     assert [by_dataset["mnist"] for by_dataset in epochs] == [5, 5, 5]
 
 
@@ -86,31 +92,33 @@ def test_A4_mlp_is_two_linear_layers_with_relu_between():
 def test_one_epoch_is_the_five_lines_of_the_notes(decay, mnist_dir):
     """The same model, trained by hand on the same batches, ends at the same weights and loss."""
     script = cnn_mnist if decay else nn_demo  # the loop of cnn_mnist takes a scheduler as well
-    _, train_set, _ = script.load_data("mnist", mnist_dir, 130)
+    train_set = TensorDataset(*mnist(mnist_dir)[0][:130])
     torch.manual_seed(0)
     model, by_hand = nn_demo.NeuralNet(), nn_demo.NeuralNet()
     by_hand.load_state_dict(model.state_dict())
     criterion = torch.nn.CrossEntropyLoss()
 
-    loader = script.make_loader(train_set, batch_size=50)
+    loader = DataLoader(train_set, batch_size=50, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = []
     if decay:
         scheduler = [torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=3)]
     torch.manual_seed(1)
-    mean_loss = script.train_one_epoch(model, loader, criterion, optimizer, CPU, *scheduler)
+    returned = script.train_one_epoch(model, loader, criterion, optimizer, CPU, *scheduler)
 
     torch.manual_seed(1)
-    total, rates = 0, [0.1, 0.1 * 2 / 3, 0.1 / 3] if decay else [0.1] * 3
+    total, right, rates = 0, 0, [0.1, 0.1 * 2 / 3, 0.1 / 3] if decay else [0.1] * 3
     for (images, labels), rate in zip(loader, rates):
-        loss = criterion(by_hand(images), labels)
+        logits = by_hand(images)
+        loss = criterion(logits, labels)
         total += loss.item() * len(images)
+        right += (logits.argmax(dim=1) == labels).sum().item()
         by_hand.zero_grad()
         loss.backward()
         with torch.no_grad():
             for parameter in by_hand.parameters():
                 parameter -= rate * parameter.grad
-    assert mean_loss == pytest.approx(total / 130, rel=1e-5)
+    assert returned == pytest.approx((total / 130, right / 130), rel=1e-5)
     for parameter, other in zip(model.parameters(), by_hand.parameters()):
         torch.testing.assert_close(parameter, other)
 
@@ -125,7 +133,7 @@ class Tiny(torch.nn.Sequential):
 
 @pytest.mark.parametrize(("name", "second_rate"), [("convnet", 1), ("lenet", 1), ("resnet", 0.5)])
 def test_A5_A8_only_resnet_decays(name, second_rate, mnist_dir, tmp_path, monkeypatch):
-    monkeypatch.setitem(cnn_mnist.MODELS, name, Tiny)
+    monkeypatch.setitem(cnn_mnist.MODELS, name, (Tiny, *cnn_mnist.MODELS[name][1:]))
     for plot in ("plot_curves", "plot_mistakes", "plot_filters"):
         monkeypatch.setattr(cnn_mnist, plot, no_picture)
     flags = ["--data-dir", str(mnist_dir), "--limit", "20", "--batch-size", "20", "--device", "cpu"]
@@ -139,8 +147,8 @@ def test_A5_A8_only_resnet_decays(name, second_rate, mnist_dir, tmp_path, monkey
     assert step == pytest.approx(0.001 * second_rate, rel=0.1)
 
 
-def test_the_two_habits_change_nothing_and_see_a_mistake(mnist_dir, capsys):
-    _, train_set, _ = nn_demo.load_data("mnist", mnist_dir, None)
+def test_the_two_checks_change_nothing_and_see_a_mistake(mnist_dir, capsys):
+    train_set, _ = mnist(mnist_dir)
     torch.manual_seed(0)
     model = nn_demo.NeuralNet()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -152,23 +160,45 @@ def test_the_two_habits_change_nothing_and_see_a_mistake(mnist_dir, capsys):
     images, labels = train_set[:100]
     assert first == pytest.approx(criterion(model(images), labels).item(), rel=1e-5)
     assert last < 0.1
+    assert f" {first:.3f}. " in (printed := capsys.readouterr().out) and f" {last:.3f}. " in printed
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)  # a model that cannot learn
     assert nn_demo.check(model, train_set, criterion, 0.001, CPU)[1] > 2
 
 
-def test_loader_shows_every_image_once_with_its_label_in_a_new_order():
-    images = torch.arange(230.0).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
-    dataset = TensorDataset(images, torch.arange(230))
-    loader = logistic_regression.make_loader(dataset, batch_size=100)
-    epochs = []
-    for _ in range(2):
-        batches = [(batch[:, 0, 0, 0], truth) for batch, truth in loader]
-        assert [len(truth) for _, truth in batches] == [100, 100, 30]
-        assert all(torch.equal(pixels.long(), truth) for pixels, truth in batches)
-        epochs.append(torch.cat([truth for _, truth in batches]))
-        assert sorted(epochs[-1].tolist()) == list(range(230))
-    assert not torch.equal(*epochs)
+@pytest.mark.parametrize("script", [logistic_regression, nn_demo, cnn_mnist])
+def test_main_trains_on_shuffled_batches_of_0_to_1_and_tests_on_the_others(
+    script, mnist_dir, tmp_path, monkeypatch
+):
+    """It is seen where they arrive: in train_one_epoch and evaluate."""
+    seen = {"trained": [], "tested": []}
+
+    def keep(part):
+        def look(model, loader, *_):
+            batches = list(loader)
+            assert all(len(images) <= 250 for images, _ in batches)
+            seen[part].append([torch.cat(tensors) for tensors in zip(*batches)])
+            return (0.5, 0.5) if part == "trained" else 0.5
+
+        return look
+
+    monkeypatch.setattr(Figure, "savefig", no_picture)
+    monkeypatch.setattr(script, "train_one_epoch", keep("trained"))
+    monkeypatch.setattr(script, "evaluate", keep("tested"))
+    monkeypatch.setattr(script, "check", lambda *_: (0, 0), raising=False)
+    flags = ["--data-dir", str(mnist_dir), "--epochs", "2", "--batch-size", "250"]
+    script.main([*flags, "--out-dir", str(tmp_path), "--device", "cpu"])
+    for part, dataset in zip(seen.values(), mnist(mnist_dir)):
+        images, labels = dataset.tensors
+        assert images.shape[1:] == (1, 28, 28) and images.dtype == torch.float32
+        assert images.min() == 0 and images.max() == 1
+        for epoch_images, epoch_labels in part:  # each image once, with its own label
+            pairs = {(image.sum().item(), int(label)) for image, label in zip(images, labels)}
+            found = zip(epoch_images, epoch_labels, strict=True)
+            assert {(image.sum().item(), int(label)) for image, label in found} == pairs
+    first, second = (labels for _, labels in seen["trained"])
+    assert not torch.equal(first, second)
+    assert torch.equal(*(labels for _, labels in seen["tested"]))
 
 
 def test_evaluate_is_the_fraction_right_and_leaves_training_alone():
@@ -177,12 +207,32 @@ def test_evaluate_is_the_fraction_right_and_leaves_training_alone():
             assert not self.training
             return torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 10).float()
 
-    labels = torch.arange(2300) % 10
-    images = torch.zeros(2300, 1, 28, 28)
-    images[:, 0, 0, 0] = labels
-    images[:23, 0, 0, 0] = (labels[:23] + 1) % 10
-    test_set = TensorDataset(images, labels)
-    assert logistic_regression.evaluate(LabelInTheCorner(), test_set, CPU) == 2277 / 2300
+    class FromAList(Dataset):
+        """Any dataset will do, not only tensors."""
+
+        def __len__(self):
+            return 230
+
+        def __getitem__(self, index):
+            wrong = index < 23
+            return torch.full((1, 28, 28), float((index + wrong) % 10)), index % 10
+
+    loader = DataLoader(FromAList(), batch_size=100)
+    assert logistic_regression.evaluate(LabelInTheCorner(), loader, CPU) == 207 / 230
+
+
+@pytest.mark.parametrize("script", [logistic_regression, nn_demo, cnn_mnist])
+def test_a_loss_that_is_not_finite_stops_before_the_old_weights_are_lost(
+    script, mnist_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(script, "train_one_epoch", lambda *_: (float("nan"), 0.5))
+    flags = ["--data-dir", str(mnist_dir), "--device", "cpu"]
+    names = {logistic_regression: "logistic", nn_demo: "mlp", cnn_mnist: "convnet"}
+    weights = tmp_path / f"{names[script]}-mnist.pt"
+    weights.write_text("of the last run")
+    with pytest.raises(SystemExit, match="error: the training loss is nan: lower --lr"):
+        script.main([*flags, "--out-dir", str(tmp_path)])
+    assert weights.read_text() == "of the last run" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_ctrl_c_writes_nothing(mnist_dir, tmp_path, monkeypatch):
@@ -202,11 +252,12 @@ def test_ctrl_c_writes_nothing(mnist_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("epochs", "lines"), [(1, 1), (5, 5), (100, 11), (205, 12)])
 def test_one_line_an_epoch_or_about_ten(epochs, lines, capsys):
     for epoch in range(1, epochs + 1):
-        logistic_regression.print_epoch(epoch, epochs, 0.125, 0.5, 3)
+        logistic_regression.print_epoch(epoch, epochs, 0.125, 0.25, 0.5, 3)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
     assert printed[-1].startswith(f"epoch {epochs:>3}/{epochs}")
-    assert "0.1250" in printed[-1] and "50.00%" in printed[-1] and "3.00 s" in printed[-1]
+    numbers = "loss 0.1250  accuracy: training 25.00%, test 50.00%  3.00 s"
+    assert printed[-1].endswith(numbers)
 
 
 def test_resnet_refuses_batches_that_leave_one_image_alone(mnist_dir, tmp_path, capsys):
@@ -215,4 +266,4 @@ def test_resnet_refuses_batches_that_leave_one_image_alone(mnist_dir, tmp_path, 
         with pytest.raises(SystemExit) as stop:
             cnn_mnist.main([*flags, *bad])
         assert stop.value.code == 2
-        assert "BatchNorm" in capsys.readouterr().err.splitlines()[-1]
+        assert "one image" in capsys.readouterr().err.splitlines()[-1]

@@ -37,17 +37,19 @@ def test_the_seven_scripts():
 def test_mnist_scripts_are_alike_below_the_line():
     ends = {read(name)[LINE.search(read(name)).start() :] for name in MNIST_SCRIPTS}
     assert len(ends) == 1
-    assert len(ends.pop().splitlines()) > 100
+    assert len(ends.pop().splitlines()) > 80
 
 
 def test_functions_of_one_name_are_one_text():
-    """But for main and make_parser; and where there is a scheduler, the loop steps it as well."""
+    """But for main and make_parser; the loop of cnn_mnist steps a scheduler, too, and the U-Net's
+    has masks."""
     texts = {}
     for name in SCRIPTS:
         for function, text in functions(name).items():
-            if function == "train_one_epoch" and "scheduler" in text:
+            if function == "train_one_epoch" and name == "cnn_mnist.py":
                 function += " with a scheduler"
-            if function not in ("main", "make_parser"):
+            masks = (name, function) == ("unet_doubleconv.py", "train_one_epoch")
+            if function not in ("main", "make_parser") and not masks:
                 texts.setdefault(function, set()).add(text)
     assert [name for name, versions in texts.items() if len(versions) > 1] == []
     plain, stepping = (texts[f"train_one_epoch{end}"] for end in ("", " with a scheduler"))
@@ -74,6 +76,6 @@ def test_reading_order(name):
     assert "**Try**" in docstring
     above, _ = LINE.split(read(name))
     assert "def main(" in above
-    for carried in ("def make_out_dir", "def choose_device", "def positive_int", "def seed("):
+    for carried in ("def make_out_dir", "def choose_device", "def positive_int", "def path("):
         assert carried not in above
     assert read(name).endswith('\n\nif __name__ == "__main__":\n    main()\n')

@@ -32,28 +32,26 @@ def run(tmp_path, capsys):
 def test_A3_logistic_regression_learns(run, mnist_dir, device):
     flags = ["--data-dir", str(mnist_dir), "--lr", "0.1", "--epochs", "30", "--device", device]
     found, printed = run(logistic_regression, *flags)
-    assert (found["dataset"], found["device"], found["epochs"]) == ("mnist", device, 30)
-    assert found["parameters"] == 7_850
+    assert (found["dataset"], found["device"], len(found["train_loss"])) == ("mnist", device, 30)
+    assert "7,850 parameters" in printed
     assert found["test_accuracy"][-1] >= 0.9
     assert found["train_loss"][-1] < 0.5 * found["train_loss"][0]
     assert printed.splitlines()[0] == "逻辑回归 · Logistic regression"
 
 
 def test_A4_neural_network_learns_and_is_checked_before(run, mnist_dir, device):
-    found, _ = run(nn_demo, "--data-dir", str(mnist_dir), "--epochs", "8", "--device", device)
-    assert found["parameters"] == 397_510
+    found, printed = run(nn_demo, "--data-dir", str(mnist_dir), "--epochs", "8", "--device", device)
+    assert "397,510 parameters" in printed
     assert found["test_accuracy"][-1] >= 0.95
     assert found["first_loss"] == pytest.approx(math.log(10), abs=0.15)
-    assert found["by_heart"] < 0.1
+    assert found["overfit_loss"] < 0.1
 
 
 def test_A5_convnet_learns_the_digits_without_a_network(run, device):
-    found, _ = run(cnn_mnist, "--dataset", "digits", "--epochs", "3", "--device", device)
-    assert (found["dataset"], found["parameters"]) == ("digits", 29_034)
+    found, printed = run(cnn_mnist, "--dataset", "digits", "--epochs", "3", "--device", device)
+    assert found["dataset"] == "digits" and "29,034 parameters" in printed
     assert found["test_accuracy"][-1] >= 0.9
-    modes = found["modes"]
-    assert modes["train_against_eval"] > 0.1 and modes["alone_in_train"] > 0.01
-    assert modes["alone_in_eval"] < 1e-4
+    assert found["train_accuracy"][-1] >= 0.9
 
 
 def test_A2_linear_regression_approaches_the_exact_line(run):
