@@ -1,6 +1,8 @@
 """The three networks of cnn_mnist.py layer by layer, and digits in photos."""
 
+import copy
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,31 +18,41 @@ from torch import nn
 import cnn_mnist
 
 
+def shapes(model, size, capsys) -> list[str]:
+    """The lines that show_shapes prints below its first."""
+    cnn_mnist.show_shapes(model, torch.zeros(1, 1, size, size))
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:]]
+
+
 def test_A5_convnet_shapes(capsys):
-    shapes = cnn_mnist.show_shapes(cnn_mnist.ConvNet(), torch.zeros(2, 1, 28, 28))
-    printed = capsys.readouterr().out
-    assert shapes["layer1.0"] == (2, 16, 28, 28)  # 5x5 with padding 2 keeps the size
-    assert shapes["layer1.3"] == (2, 16, 14, 14)
-    assert shapes["layer2.0"] == (2, 32, 14, 14)
-    assert shapes["layer2.3"] == (2, 32, 7, 7)
-    assert shapes["fc"] == (2, 10)
-    assert "(2, 1568)" in printed  # what flatten makes of (32, 7, 7)
+    printed = shapes(cnn_mnist.ConvNet(), 28, capsys)
+    assert printed[0] == "Conv2d (1, 1, 28, 28) -> (1, 16, 28, 28)"  # 5x5 with padding 2
+    assert printed[3] == "MaxPool2d (1, 16, 28, 28) -> (1, 16, 14, 14)"
+    assert printed[4] == "Conv2d (1, 16, 14, 14) -> (1, 32, 14, 14)"
+    assert printed[7:] == [
+        "MaxPool2d (1, 32, 14, 14) -> (1, 32, 7, 7)",
+        "Linear (1, 1568) -> (1, 10)",
+    ]
 
 
 def test_A5_train_and_eval_differ_by_batchnorm_and_dropout(capsys):
     torch.manual_seed(0)
     model, images = cnn_mnist.ConvNet(), torch.rand(100, 1, 28, 28)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = cnn_mnist.show_train_and_eval(model, images)
-    assert modes["train_against_eval"] > 0.1
-    assert modes["alone_in_train"] > 0.01
-    assert modes["alone_in_eval"] < 1e-5
-    assert set(modes["dropout_train"]) == {0.0, 2.0}
-    assert set(modes["dropout_eval"]) == {1.0}
+    before = copy.deepcopy(model.state_dict())
+    cnn_mnist.show_train_and_eval(model, images)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    in_train, in_eval = model.train()(images), model.eval()(images)
+    printed = capsys.readouterr().out
+    in_eval, alone = model.eval()(images), model(images[:1])
+    in_train, alone_in_train = model.train()(images), model(images[:1])
+    differences = [in_train - in_eval, alone - in_eval[0], alone_in_train - in_train[0]]
+    differences = [difference.abs().max().item() for difference in differences]
+    shown = [float(number) for number in re.findall(r"(?m)^  (\d\.\d{4})  ", printed)]
+    assert shown == pytest.approx(differences, abs=1e-4)
+    assert shown[0] > 0.1 and shown[1] < 1e-4 and shown[2] > 0.01
     changed = (in_train.argmax(dim=1) != in_eval.argmax(dim=1)).sum().item()
-    assert f"\n{changed} of the 100 predicted digits" in capsys.readouterr().out
+    assert f"\n{changed} of the 100 predicted digits" in printed
+    train, evaluation = re.findall(r"in (?:train|eval)\(\): \[(.*)\]", printed)
+    assert set(train.split(", ")) == {"0.0", "2.0"} and set(evaluation.split(", ")) == {"1.0"}
 
 
 def test_A7_lenet_is_printed_as_in_the_notebook_and_does_not_mind_modes(capsys):
@@ -64,12 +76,13 @@ def test_A7_lenet_is_printed_as_in_the_notebook_and_does_not_mind_modes(capsys):
         "  )",
         ")",
     ]
-    shapes = cnn_mnist.show_shapes(model, torch.zeros(1, 1, 28, 28))
-    assert shapes["conv.0"] == (1, 6, 24, 24) and shapes["conv.5"] == (1, 16, 4, 4)
-    assert [shapes[f"fc.{layer}"][1] for layer in (0, 2, 4)] == [120, 84, 10]
-    modes = cnn_mnist.show_train_and_eval(model, torch.rand(100, 1, 28, 28))
-    assert modes["train_against_eval"] == 0
-    assert "\n0 of the 100 predicted digits" in capsys.readouterr().out
+    printed = shapes(model, 28, capsys)
+    assert printed[0].endswith("-> (1, 6, 24, 24)") and printed[5].endswith("-> (1, 16, 4, 4)")
+    assert [line.split(" -> ")[1] for line in printed[6::2]] == ["(1, 120)", "(1, 84)", "(1, 10)"]
+    cnn_mnist.show_train_and_eval(model, torch.rand(100, 1, 28, 28))
+    printed = capsys.readouterr().out
+    assert "0.0000  between train() and eval()" in printed  # it has no BatchNorm
+    assert "\n0 of the 100 predicted digits" in printed
 
 
 def test_A7_view_fails_on_channels_last_where_flatten_does_not():
@@ -79,16 +92,13 @@ def test_A7_view_fails_on_channels_last_where_flatten_does_not():
     assert torch.equal(torch.flatten(features, 1), features.contiguous().view(2, -1))
 
 
-def test_A8_resnet_shapes_stage_by_stage():
-    shapes = cnn_mnist.show_shapes(cnn_mnist.ResNet(), torch.zeros(1, 1, 224, 224))
-    assert shapes["stem.0"] == (1, 64, 112, 112)
-    assert shapes["stem.3"] == (1, 64, 56, 56)
-    assert shapes["stage1.1"] == (1, 64, 56, 56)
-    assert shapes["stage2.1"] == (1, 128, 28, 28)
-    assert shapes["stage3.1"] == (1, 256, 14, 14)
-    assert shapes["stage4.1"] == (1, 512, 7, 7)
-    assert shapes["pool"] == (1, 512, 1, 1)
-    assert shapes["fc.1"] == (1, 10)
+def test_A8_resnet_shapes_stage_by_stage(capsys):
+    printed = [line.split(" -> ") for line in shapes(cnn_mnist.ResNet(), 224, capsys)]
+    after = [shape for _, shape in printed]
+    assert after[0] == "(1, 64, 112, 112)" and after[3] == "(1, 64, 56, 56)"
+    stages = ["(1, 64, 56, 56)", "(1, 128, 28, 28)", "(1, 256, 14, 14)", "(1, 512, 7, 7)"]
+    assert after[4:12:2] == after[5:12:2] == stages
+    assert after[12:] == ["(1, 512, 1, 1)", "(1, 512)", "(1, 10)"]
 
 
 def test_A8_residual_block_adds_its_input():
@@ -107,20 +117,19 @@ def test_A8_residual_block_adds_its_input():
 
 
 def test_A8_what_the_notebook_shows_of_resnet():
-    shown = cnn_mnist.show_resnet(cnn_mnist.ResNet())
-    assert shown == {
-        "kept": (4, 3, 6, 6),
-        "halved": (4, 6, 3, 3),
-        "same_layers": True,
-        "layers": 18,
-    }
-    convolutions = [m for m in cnn_mnist.ResNet().modules() if isinstance(m, nn.Conv2d)]
-    assert len(convolutions) == 20
-    assert sum(conv.kernel_size == (1, 1) for conv in convolutions) == 3
+    X = torch.rand((4, 3, 6, 6))
+    assert cnn_mnist.Residual(3, 3)(X).shape == (4, 3, 6, 6)
+    assert cnn_mnist.Residual(3, 6, use_1x1conv=True, stride=2)(X).shape == (4, 6, 3, 3)
+    pooled = nn.functional.avg_pool2d(X, kernel_size=X.size()[2:])  # its GlobalAvgPool2d
+    torch.testing.assert_close(pooled, nn.AdaptiveAvgPool2d(1)(X))
+    assert torch.equal(pooled.view(4, -1), nn.Flatten()(pooled))  # its FlattenLayer
 
 
-def test_E36_these_blocks_do_not_make_resnet_152():
-    assert cnn_mnist.count_layers(cnn_mnist.ResNet(blocks=[3, 8, 36, 3])) == 102
+@pytest.mark.parametrize(("blocks", "layers"), [((2, 2, 2, 2), 18), ((3, 8, 36, 3), 102)])
+def test_A8_E36_18_layers_and_why_these_blocks_do_not_make_resnet_152(blocks, layers):
+    modules = list(cnn_mnist.ResNet(blocks).modules())
+    convolutions = [m for m in modules if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert len(convolutions) + sum(isinstance(m, nn.Linear) for m in modules) == layers
 
 
 def test_E37_a_bias_before_batchnorm_has_no_gradient():
