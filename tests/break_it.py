@@ -1,4 +1,4 @@
-"""The classic mistakes, each one line of a script, and what each costs. Run by hand:
+"""Changes of one line of a script, each with what it costs or brings. Run by hand:
 
     python tests/break_it.py --data-dir data             # the tables of docs/break-it.md
     python tests/break_it.py --only no_relu other_model  # some of their rows
@@ -10,8 +10,11 @@ default flags and MNIST here, with little data in tests/test_break_it.py.
 import argparse
 import contextlib
 import io
+import itertools
+import linecache
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -22,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 os.environ["MPLBACKEND"] = "Agg"  # before pyplot is imported: no windows
 
 ROOT = Path(__file__).parents[1]
@@ -31,10 +36,10 @@ MNIST_SCRIPTS = "logistic_regression", "nn_demo", "cnn_mnist"
 class Edit(NamedTuple):
     """One line of a script, what stands in its place, and what a reader then sees.
 
-    The script has `line` once, apart from the spaces before it and a comment behind it. `see` makes
-    of what `main` returned the words for the table. `claim` compares two of these dicts, of the
-    script as it is and as edited. A mistake that has no `loud`, a part of the error or warning that
-    it gives, is silent.
+    The script has `line` once (or as often as `times` says), apart from the spaces before it and a
+    comment behind it. `see` makes of what `main` returned the words for the table. `claim` compares
+    two of these dicts, of the script as it is and as edited. A mistake that has no `loud`, a part
+    of the error or warning that it gives, is silent.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Edit(NamedTuple):
     flags: str = ""  # for the page
     tiny: str = ""  # for the test, if not those of its script there
     loud: str = ""
+    times: int = 1
 
 
 def accuracy(found: dict) -> float:
@@ -121,11 +127,15 @@ def half_size(found: dict) -> str:
 
 
 ZERO_GRAD = "optimizer.zero_grad()"
-MLP_OUTPUT = "return self.fc2(out)"
+MLP_OUTPUT = "out = self.fc2(out)"
+TRAIN_LOADER = "train_loader = DataLoader(train_set, args.batch_size, shuffle=True)"
+TRAIN_SET = (
+    "train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])"
+)
+MLP_ADAM = "optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)"
+LOGITS = "logits = model(images)"
 NORMALIZED = "tensor = Normalize(MEAN, STD)(ToTensor()(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))"
-IMAGES = "return [TensorDataset(part.data.unsqueeze(1) / 255, part.targets) for part in parts]"
-ORDER = "batches = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)"
-TESTED = "predicted = [model(batch.to(device)).argmax(dim=1) for batch in images.split(200)]"
+PREDICTED = "predicted = model(images).argmax(dim=1)"
 MISTAKES = [
     Edit(
         "logistic_no_zero_grad",
@@ -150,7 +160,7 @@ MISTAKES = [
         "Softmax before CrossEntropyLoss",
         "nn_demo",
         MLP_OUTPUT,
-        "return self.fc2(out).softmax(dim=1)",
+        "out = self.fc2(out).softmax(dim=1)",
         learned,
         lambda right, broken: loss(broken) > 1.46 > loss(right),
     ),
@@ -159,7 +169,7 @@ MISTAKES = [
         "ReLU after the last layer",
         "nn_demo",
         MLP_OUTPUT,
-        "return self.relu(self.fc2(out))",
+        "out = self.relu(self.fc2(out))",
         learned,
         worse,
     ),
@@ -186,8 +196,8 @@ MISTAKES = [
         "sorted",
         "Sorted by label, not shuffled",
         "nn_demo",
-        ORDER,
-        ORDER.replace("RandomSampler(dataset)", "dataset.tensors[1].argsort().tolist()"),
+        TRAIN_LOADER,
+        TRAIN_LOADER.replace("shuffle=True", "sampler=labels.argsort().tolist()"),
         learned,
         worse,
     ),
@@ -195,8 +205,8 @@ MISTAKES = [
         "other_model",
         "Optimizer over another model's parameters",
         "nn_demo",
-        "optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)",
-        "optimizer = torch.optim.Adam(NeuralNet().parameters(), lr=args.lr, fused=True)",
+        MLP_ADAM,
+        MLP_ADAM.replace("model.", "NeuralNet()."),
         learned,
         worse,
     ),
@@ -207,14 +217,14 @@ MISTAKES = [
         "criterion = nn.CrossEntropyLoss()",
         "criterion = nn.NLLLoss()",
         learned,
-        lambda right, broken: worse(right, broken) and loss(broken) < 0,
+        worse,
     ),
     Edit(
         "not_scaled",
-        "Pixels 0...255, not 0...1",
+        "Training images 0...255, test images 0...1",
         "nn_demo",
-        IMAGES,
-        IMAGES.replace(" / 255", ".float()"),
+        TRAIN_SET,
+        TRAIN_SET.replace(" / 255", ".float()"),
         learned,
         lambda right, broken: abs(broken["first_loss"] - math.log(10)) > 1,
     ),
@@ -222,8 +232,8 @@ MISTAKES = [
         "training_images",
         "Tested on the training images",
         "nn_demo",
-        "test_accuracy.append(evaluate(model, test_set, device))",
-        "test_accuracy.append(evaluate(model, train_set, device))",
+        "test_accuracy.append(evaluate(model, test_loader, device))",
+        "test_accuracy.append(evaluate(model, train_loader, device))",
         learned,
         better,
     ),
@@ -231,8 +241,8 @@ MISTAKES = [
         "train_mode",
         "Tested in train mode, one image at a time",
         "cnn_mnist",
-        TESTED,
-        "predicted = [model.train()(one.to(device)).argmax(dim=1) for one in images.split(1)]",
+        PREDICTED,
+        "predicted = torch.cat([model.train()(one) for one in images.split(1)]).argmax(dim=1)",
         learned,
         worse,
         tiny="--dataset mnist --data-dir {mnist} --batch-size 20 --epochs 4 --lr 0.3",
@@ -315,15 +325,6 @@ MISTAKES = [
         'show(f"resize(image, {width, height})", cv2.resize(image, (height, width)), steps)',
         half_size,
         differ(half_size),
-    ),
-    Edit(
-        "no_skip",
-        "Nothing through the skip connections",
-        "unet_doubleconv",
-        "return self.conv(torch.cat([skip, self.up(x)], dim=1))",
-        "return self.conv(torch.cat([skip * 0, self.up(x)], dim=1))",
-        iou,
-        lambda right, broken: loss(broken) > 1.05 * loss(right),
     ),
     Edit(
         "mask_left",
@@ -425,12 +426,136 @@ BETTER = [
         "better_decay",
         "A rate that falls to 0",
         "cnn_mnist",
-        'if args.model == "resnet":',
-        'if args.model in ("resnet", "convnet"):',
+        "scheduler, size = None, 28",
+        "scheduler, size = torch.optim.lr_scheduler.LinearLR("
+        "optimizer, 1.0, 0.0, epochs * len(train_loader)), 28",
         learned,
         better,
     ),
 ]
+
+
+# Each changes how fast an epoch is, and but for bfloat16 nothing else.
+FASTER = [
+    Edit(
+        "batch_sampler",
+        "Whole batches by index",
+        "logistic_regression",
+        TRAIN_LOADER,
+        "train_loader = DataLoader(train_set, sampler=torch.utils.data.BatchSampler("
+        "torch.utils.data.RandomSampler(train_set), args.batch_size, False), batch_size=None)",
+    ),
+    Edit(
+        "to_tensor",
+        "ToTensor on each image",
+        "logistic_regression",
+        TRAIN_SET,
+        "import torchvision; train_set = datasets.MNIST("
+        "args.data_dir, transform=torchvision.transforms.ToTensor())",
+    ),
+    Edit(
+        "fused",
+        "Fused Adam",
+        "nn_demo",
+        MLP_ADAM,
+        MLP_ADAM.replace("lr=args.lr", "lr=args.lr, fused=True"),
+    ),
+    Edit(
+        "keep_grads",
+        "Gradients set to zeros, not to None",
+        "nn_demo",
+        ZERO_GRAD,
+        "optimizer.zero_grad(set_to_none=False)",
+    ),
+    Edit(
+        "one_thread",
+        "One thread instead of two",
+        "nn_demo",
+        "torch.manual_seed(args.seed)",
+        "torch.manual_seed(args.seed), torch.set_num_threads(1)",
+    ),
+    Edit(
+        "compile",
+        "torch.compile",
+        "nn_demo",
+        "criterion = nn.CrossEntropyLoss()",
+        "criterion = nn.CrossEntropyLoss(); model.compile()",
+    ),
+    Edit(
+        "one_thread_conv",
+        "One thread instead of two, with convolutions",
+        "cnn_mnist",
+        "torch.manual_seed(args.seed)",
+        "torch.manual_seed(args.seed), torch.set_num_threads(1)",
+    ),
+    Edit(
+        "channels_last",
+        "PyTorch's default memory format",
+        "cnn_mnist",
+        "model = model.to(memory_format=torch.channels_last)",
+        "model = model.to(memory_format=torch.contiguous_format)",
+    ),
+    Edit(
+        "bfloat16",
+        "bfloat16 by autocast",
+        "cnn_mnist",
+        LOGITS,
+        f"with torch.autocast(device.type, torch.bfloat16): {LOGITS}",
+    ),
+]
+# What a part of a network is worth
+PARTS = [
+    Edit(
+        "no_batchnorm",
+        "ConvNet without its first BatchNorm",
+        "cnn_mnist",
+        "nn.BatchNorm2d(16),",
+        "nn.Identity(),",
+        learned,
+        lambda right, without: loss(without) > loss(right),
+    ),
+    Edit(
+        "relu_lenet",
+        "LeNet with ReLU instead of sigmoid",
+        "cnn_mnist",
+        "nn.Sigmoid(),",
+        "nn.ReLU(),",
+        learned,
+        better,
+        flags="--model lenet",
+        times=4,
+    ),
+    Edit(
+        "no_shortcuts",
+        "ResNet without its shortcuts",
+        "cnn_mnist",
+        "return F.relu(Y + X)",
+        "return F.relu(Y)",
+        learned,
+        worse,
+        flags="--model resnet",
+    ),
+    Edit(
+        "no_skip",
+        "U-Net without its skip connections",
+        "unet_doubleconv",
+        "return self.conv(torch.cat([skip, self.up(x)], dim=1))",
+        "return self.conv(torch.cat([skip * 0, self.up(x)], dim=1))",
+        iou,
+        lambda right, without: loss(without) > 1.05 * loss(right),
+    ),
+    Edit(
+        "no_augmentation",
+        "U-Net without augmentation, on 30 pictures",
+        "unet_doubleconv",
+        "self.transform = v2.Compose([*flips, brightness, scale])",
+        "self.transform = v2.Compose([scale])",
+        iou,
+        lambda right, without: loss(without) < loss(right),
+        flags="--train-images 30 --epochs 60",
+    ),
+]
+EDITS = MISTAKES + BETTER + FASTER + PARTS
 
 
 def lines_of(text: str) -> list[str]:
@@ -444,15 +569,19 @@ def source(script: str, edit: Edit | None = None) -> str:
     if edit is None:
         return text
     lines = text.splitlines()
-    (at,) = (i for i, line in enumerate(lines_of(text)) if line == edit.line)
-    lines[at] = lines[at].replace(edit.line, edit.edited)
-    return "\n".join(lines)
+    places = [at for at, line in enumerate(lines_of(text)) if line == edit.line]
+    assert len(places) == edit.times, f"{edit.name}: {len(places)} such lines"
+    for at in places:
+        lines[at] = lines[at].replace(edit.line, edit.edited)
+    return "\n".join(lines) + "\n"
 
 
 def run(text: str, flags: str, **constants) -> dict:
     """What `main` returns with these flags; and `message`, its error or warning, or nothing."""
     module, found, message = types.ModuleType("edited"), {}, ""
     sys.modules["edited"] = module  # where pickle looks for its classes
+    linecache.cache["edited"] = len(text), None, text.splitlines(keepends=True), "edited"
+    threads = torch.get_num_threads()
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
@@ -462,13 +591,14 @@ def run(text: str, flags: str, **constants) -> dict:
             found = module.main(flags.split())
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    torch.set_num_threads(threads)
     if caught:
         message = f"UserWarning: {caught[0].message}"
     return found | {"message": message}
 
 
 def main() -> None:
-    names = [edit.name for edit in MISTAKES + BETTER]
+    names = [edit.name for edit in EDITS] + ["choosing"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST is")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
@@ -480,28 +610,95 @@ def main() -> None:
 
 
 def print_tables(names: list[str], data_dir: Path, out_dir: str) -> None:
-    @cache  # many rows have one script, and one run of it as it is
     def found_by(script: str, flags: str, edit: Edit | None = None) -> dict:
         mnist = f" --dataset mnist --data-dir {data_dir}" if script in MNIST_SCRIPTS else ""
         return run(source(script, edit), f"{flags}{mnist} --out-dir {out_dir}")
 
+    once = cache(found_by)  # many rows have one script, and one run of it as it is
+    print("## Two checks\n\n| what | loss before training | after 50 steps |\n|---|---|---|")
+    checked = [edit for edit in MISTAKES if edit.script == "nn_demo" and not edit.loud]
+    for edit in (None, *(edit for edit in checked if edit.name in names)):
+        if edit or any(edit.name in names for edit in checked):
+            found = once("nn_demo", "", edit)
+            losses = f"{found['first_loss']:.3f} | {found['overfit_loss']:.3f}"
+            print(f"| {edit.what if edit else 'none'} | {losses} |", flush=True)
+
     silent = [edit for edit in MISTAKES if not edit.loud]
     loud = [edit for edit in MISTAKES if edit.loud]
-    for title, edits in {"Silent": silent, "Loud": loud, "Make it better": BETTER}.items():
+    tables = {
+        "Silent": silent,
+        "Loud": loud,
+        "Make it better": BETTER,
+        "What a part is worth": PARTS,
+    }
+    for title, edits in tables.items():
         print(f"\n## {title}\n\n| what | the line | what you see | as it is |\n|---|---|---|---|")
         for edit in (edit for edit in edits if edit.name in names):
-            found, right = found_by(edit.script, edit.flags, edit), "no error"
+            found, right = once(edit.script, edit.flags, edit), "no error"
             cells = [edit.what, code(edit), edit.see(found)]
             if edit.see is not Edit._field_defaults["see"]:
-                right = found_by(edit.script, edit.flags)
+                right = once(edit.script, edit.flags)
                 cells[2] += "" if edit.claim(right, found) else " !!! not as claimed"
                 right = edit.see(right)
             print("|", " | ".join([*cells, right]), "|", flush=True)
 
-    print("\n## Two habits\n\n| what | loss before training | by heart |\n|---|---|---|")
-    for edit in (edit for edit in silent if edit.script == "nn_demo" and edit.name in names):
-        found = found_by(edit.script, edit.flags, edit)
-        print(f"| {edit.what} | {found['first_loss']:.3f} | {found['by_heart']:.3f} |", flush=True)
+    print(
+        "\n## Make it faster\n\n| what | the line | an epoch | as it is | ratio |\n"
+        + "|---" * 5
+        + "|"
+    )
+    for edit in (edit for edit in FASTER if edit.name in names):
+        flags = f"{edit.flags} --epochs 2"
+        turns = [(found_by(edit.script, flags, edit), found_by(edit.script, flags)) for _ in "12"]
+        seconds, as_it_is = (
+            statistics.median(itertools.chain(*(found["train_seconds"] for found in side)))
+            for side in zip(*turns)
+        )
+        cells = [edit.what, code(edit), f"{seconds:.2f} s", f"{as_it_is:.2f} s"]
+        first = turns[0][0]["train_seconds"][0] - seconds
+        cells += [f"{as_it_is / seconds:.2f} times as fast, the first epoch {first:+.1f} s"]
+        print("|", " | ".join(cells), "|", flush=True)
+    if "choosing" in names:
+        print_choice(data_dir)
+
+
+def print_choice(data_dir: Path) -> None:
+    """Of 18 networks, choose the best by a test set, or by a validation set: what is it worth?
+
+    `nn_demo.py`'s network, 200 images to train on, 200 to validate, 200 to test, six rates and
+    three seeds; images that were in none of these say how good the choice is. Ten splits.
+    """
+    sys.path.insert(0, str(ROOT))
+    import nn_demo
+
+    _, _, (images, labels) = nn_demo.load_data("mnist", data_dir)
+    images = images.unsqueeze(1) / 255
+    sums = torch.zeros(2, 2)
+    for split in range(10):
+        torch.manual_seed(split)
+        parts = torch.randperm(len(labels)).split([200, 200, 200, len(labels) - 600])
+        train, *parts = parts
+        scores = []
+        for rate, seed in itertools.product([0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03], range(3)):
+            torch.manual_seed(seed)
+            model = nn_demo.NeuralNet()
+            optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+            for _ in range(20):
+                loss = torch.nn.functional.cross_entropy(model(images[train]), labels[train])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                right = (model(images).argmax(dim=1) == labels).float()
+            scores.append([right[part].mean().item() for part in parts])
+        by_test = max(scores, key=lambda score: score[1])
+        by_validation = max(scores, key=lambda score: score[0])
+        sums += torch.tensor([by_test[1:], by_validation[1:]])
+    print(
+        "\n## Choosing by the test set\n\n| chosen by | test images | new images |\n|---|---|---|"
+    )
+    for name, (test, new) in zip(("test images", "validation images"), (sums / 10).tolist()):
+        print(f"| {name} | {test:.1%} | {new:.1%} |", flush=True)
 
 
 def code(edit: Edit) -> str:
