@@ -24,7 +24,6 @@ descent reaches the valley floor but hardly moves along it, so each seed ends el
 """
 
 import argparse
-import math
 import os
 import sys
 import tempfile
@@ -85,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
         # 打印信息 · The loss before this step, every 5 of 60 epochs
         train_loss.append(loss.item())
-        if not math.isfinite(train_loss[-1]):
-            sys.exit(f"error: the training loss is {train_loss[-1]}: lower --lr")
+        if not loss.isfinite():
+            sys.exit(f"error: the training loss is {loss}: lower --lr")
         if epoch % max(5, args.epochs // 12) == 0 or epoch == args.epochs:
             print(f"epoch {epoch:>2}/{args.epochs}   loss {train_loss[-1]:.4g}", flush=True)
 

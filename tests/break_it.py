@@ -135,7 +135,6 @@ TRAIN_SET = (
 MLP_ADAM = "optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)"
 LOGITS = "logits = model(images)"
 NORMALIZED = "tensor = Normalize(MEAN, STD)(ToTensor()(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))"
-PREDICTED = "predicted = model(images).argmax(dim=1)"
 MISTAKES = [
     Edit(
         "logistic_no_zero_grad",
@@ -236,16 +235,6 @@ MISTAKES = [
         "test_accuracy.append(evaluate(model, train_loader, device))",
         learned,
         better,
-    ),
-    Edit(
-        "train_mode",
-        "Tested in train mode, one image at a time",
-        "cnn_mnist",
-        PREDICTED,
-        "predicted = torch.cat([model.train()(one) for one in images.split(1)]).argmax(dim=1)",
-        learned,
-        worse,
-        tiny="--dataset mnist --data-dir {mnist} --batch-size 20 --epochs 4 --lr 0.3",
     ),
     Edit(
         "broadcast",
@@ -487,6 +476,7 @@ FASTER = [
         "cnn_mnist",
         "torch.manual_seed(args.seed)",
         "torch.manual_seed(args.seed), torch.set_num_threads(1)",
+        tiny="--dataset digits --limit 300 --epochs 2",
     ),
     Edit(
         "channels_last",
@@ -494,6 +484,7 @@ FASTER = [
         "cnn_mnist",
         "model = model.to(memory_format=torch.channels_last)",
         "model = model.to(memory_format=torch.contiguous_format)",
+        tiny="--dataset digits --limit 300 --epochs 2",
     ),
     Edit(
         "bfloat16",
@@ -501,6 +492,7 @@ FASTER = [
         "cnn_mnist",
         LOGITS,
         f"with torch.autocast(device.type, torch.bfloat16): {LOGITS}",
+        tiny="--dataset digits --limit 300 --epochs 2",
     ),
 ]
 # What a part of a network is worth
@@ -523,6 +515,7 @@ PARTS = [
         learned,
         better,
         flags="--model lenet",
+        tiny="--model lenet --dataset digits --limit 600 --epochs 8 --lr 0.005 --batch-size 25",
         times=4,
     ),
     Edit(
@@ -532,8 +525,9 @@ PARTS = [
         "return F.relu(Y + X)",
         "return F.relu(Y)",
         learned,
-        worse,
+        lambda right, without: loss(without) > loss(right),
         flags="--model resnet",
+        tiny="--model resnet --dataset digits --limit 100 --batch-size 50 --epochs 1",
     ),
     Edit(
         "no_skip",
@@ -592,7 +586,7 @@ def run(text: str, flags: str, **constants) -> dict:
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     torch.set_num_threads(threads)
-    if caught:
+    if caught and not message:
         message = f"UserWarning: {caught[0].message}"
     return found | {"message": message}
 
