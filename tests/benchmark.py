@@ -5,7 +5,7 @@
 Three ways to take 60,000 images once in batches of 100, for each of four models:
 
 - notes: the notes' pipeline, `ToTensor` on each image of torchvision's MNIST through a DataLoader;
-- ours: `make_loader` and `train_one_epoch` of the scripts;
+- ours: all images converted once, a plain DataLoader, `train_one_epoch` of the scripts;
 - limit: the same model and optimizer, stepping 600 times on one batch that is in memory already.
 
 They take turns, round by round, so that a slower minute of the machine slows all three; the table
@@ -16,12 +16,11 @@ import argparse
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,7 +30,7 @@ import nn_demo
 
 MODELS = {
     "logistic": (logistic_regression.LogisticRegression, torch.optim.SGD),
-    "MLP": (nn_demo.NeuralNet, partial(torch.optim.Adam, fused=True)),
+    "MLP": (nn_demo.NeuralNet, torch.optim.Adam),
     "LeNet": (cnn_mnist.LeNet, torch.optim.Adam),
     "ConvNet": (cnn_mnist.ConvNet, torch.optim.Adam),
 }
@@ -45,13 +44,13 @@ def main() -> None:
     args = parser.parse_args()
 
     device = logistic_regression.choose_device("auto")
-    _, train_set, _ = logistic_regression.load_data("mnist", args.data_dir, None)
-    images, labels = train_set[:100]
-    batch = (images.to(device), labels.to(device))
+    _, (images, labels), _ = logistic_regression.load_data("mnist", args.data_dir)
+    train_set = TensorDataset(images.unsqueeze(1) / 255, labels)
+    batch = tuple(tensor.to(device) for tensor in train_set[:100])
     notes_data = datasets.MNIST(args.data_dir, transform=transforms.ToTensor())
     loaders = {
         "notes": DataLoader(notes_data, batch_size=100, shuffle=True),
-        "ours": logistic_regression.make_loader(train_set, 100),
+        "ours": DataLoader(train_set, batch_size=100, shuffle=True),
         "limit": [batch] * 600,
     }
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
@@ -65,12 +64,9 @@ def main() -> None:
         steps = {}
         for way in loaders:
             model = model_class().to(device)
-            if way != "notes" and model_class in cnn_mnist.MODELS.values() and device.type == "cpu":
+            if way != "notes" and model_class.__module__ == "cnn_mnist" and device.type == "cpu":
                 model = model.to(memory_format=torch.channels_last)
-            # The notes' Adam is the plain one; fused is part of ours, and so of its limit.
-            plain = way == "notes" and name == "MLP"
-            make_optimizer = torch.optim.Adam if plain else optimizer_class
-            steps[way] = (model, make_optimizer(model.parameters(), lr=0.001))
+            steps[way] = (model, optimizer_class(model.parameters(), lr=0.001))
         for _ in range(args.rounds):
             for way, loader in loaders.items():
                 start = time.perf_counter()

@@ -157,10 +157,12 @@ def test_every_function_named_exists_and_every_row_has_its_test(page):
 
 @pytest.mark.parametrize("page", CHINESE, ids=lambda p: p.name)
 def test_chinese_page_keeps_step(page):
+    """Of README's, only the tables: the Chinese one is written for its own readers."""
     english, chinese = read(page), read(CHINESE[page]).split("\n## 术语表")[0]
-    assert sorted(commands(chinese)) == sorted(commands(english))
-    for part in (r"(?m)^#+ ", r"(?ms)^```.*?^```"):
-        assert re.findall(part, chinese) == re.findall(part, english)
+    if page.name != "README.md":
+        assert sorted(commands(chinese)) == sorted(commands(english))
+        for part in (r"(?m)^#+ ", r"(?ms)^```.*?^```"):
+            assert re.findall(part, chinese) == re.findall(part, english)
     assert [len(table) for table in tables(chinese)] == [len(table) for table in tables(english)]
     for table, chinese_table in zip(tables(english), tables(chinese)):
         for row, chinese_row in zip(table[1:], chinese_table[1:]):
@@ -221,7 +223,8 @@ def test_transcripts_are_what_the_scripts_print_today(tmp_path, monkeypatch, cap
 
 def test_readme_is_short_and_no_figure_is_missing():
     lines = read(ROOT / "README.md").splitlines()
-    assert "docs/README.zh.md" in lines[0] and len(lines) <= 160
+    assert "docs/README.zh.md" in lines[0] and len(lines) <= 170
+    assert len(read(DOCS / "README.zh.md").splitlines()) <= 170
     assert [line for line in lines if len(line) > 100 and line[0] not in "|!["] == []
     for page in [*CHINESE, *CHINESE.values(), *ROOT.glob("*.py")]:
         assert re.findall(r"@@.*?@@|@@|TODO", read(page)) == [], page.name
