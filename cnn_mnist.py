@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 # 超参数 · Hyperparameters, ConvNet's as in the notes. The epochs stand in MODELS.
@@ -509,20 +510,11 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device, file: Path) -> N
 
 
 def plot_filters(model: nn.Module, file: Path) -> None:
-    """The weights of the first convolution, one small picture for each filter."""
+    """The weights of the first convolution, each filter enlarged: blue adds, red subtracts."""
     first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    filters = first.weight.detach().cpu().numpy()[:, 0]
-    limit, columns = abs(filters).max(), min(8, len(filters))
-    rows = math.ceil(len(filters) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(7, rows + 1.2), layout="constrained")
-    for ax in axes.flat:
-        ax.axis("off")
-    for weights, ax in zip(filters, axes.flat):
-        shown = ax.imshow(weights, cmap="RdBu", vmin=-limit, vmax=limit)
-    figure.suptitle("First convolution: blue weights add where the image is bright, red subtract")
-    figure.colorbar(shown, ax=axes, label="weight")
-    figure.savefig(file)
-    plt.close(figure)
+    filters = F.interpolate(first.weight.detach().cpu(), scale_factor=24)
+    grid, limit = make_grid(filters[:, :1], nrow=8, padding=8)[0], filters.abs().max().item()
+    plt.imsave(file, grid.numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
 
 
 # ---- Below: command line, data files, pictures. The lesson ends here; read it last. ----
