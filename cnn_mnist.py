@@ -34,6 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     out_dir = make_out_dir(args.out_dir)
     make_model, epochs, heading = MODELS[args.model]
     if args.predict:
-        weights = args.weights or newest_weights(out_dir, f"{args.model}-*.pt")
+        weights = args.weights or choose_weights(out_dir, args.model)
         return predict(make_model(), weights, args.predict, device, out_dir)
     print(f"{heading}\n逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
 
@@ -385,12 +386,62 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> None:
     print("the mean stays about the same; in eval() it does nothing. (These networks use none.)\n")
 
 
-def newest_weights(out_dir: Path, pattern: str) -> Path:
-    """The file written last, of those whose names match."""
-    found = sorted(out_dir.glob(pattern), key=lambda file: file.stat().st_mtime)
-    if not found:
-        sys.exit(f"error: no {pattern} in {out_dir}: train first, or give --weights")
-    return found[-1]
+def choose_weights(out_dir: Path, model: str) -> Path:
+    """The weights that were learned from MNIST, or, if there are none, from the digits."""
+    mnist, digits = (out_dir / f"{model}-{dataset}.pt" for dataset in ("mnist", "digits"))
+    if mnist.exists():
+        return mnist
+    if not digits.exists():
+        sys.exit(f"error: no {mnist.name} in {out_dir}: train first, or give --weights")
+    print(f"!!! No {mnist.name} in {out_dir}: taking {digits.name}, learned from coarser pictures.")
+    return digits
+
+
+@torch.no_grad()
+def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir: Path) -> dict:
+    """Predict the digit in each photo, print it, and draw what the network was given.
+
+    A photo that cannot be used costs one line; the others are still read, and the exit is 1.
+    """
+    load_weights(model, weights)
+    model.to(device).eval()
+    print(f"{type(model).__name__} with the weights {weights}, on {device}")
+
+    predictions, shown = [], []
+    for number, photo in enumerate(photos, start=1):
+        try:
+            gray = read_photo(photo)
+            image, reason = prepare_photo(gray)
+        except ValueError as error:
+            print(f"error: {number} {photo}: {error}", file=sys.stderr)
+            continue
+        probability, digit = model(image.unsqueeze(0).to(device)).softmax(dim=1)[0].max(dim=0)
+        found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
+        print(f"{number} {photo}: {digit} ({probability:.1%})")
+        if reason:
+            print(f"!!! {number}: do not trust this answer: {reason}")
+        predictions.append(found | {"reason": reason})
+        shown.append((gray, 255, f"photo {number}"))
+        shown.append((image[0].numpy(), 1, f"input: {digit} ({probability:.0%})"))
+    if not predictions:
+        sys.exit(1)
+
+    columns = min(len(shown), 6)  # three photos in a row, each with its input
+    rows = min(math.ceil(len(shown) / columns), 20)  # of more, the sheet has the first 60
+    size = (2.2 * columns, 2.4 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    for (picture, white, title), ax in zip(shown, axes.flat):
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
+        ax.set_title(title)
+    file = out_dir / f"{weights.stem}-predictions.png"
+    figure.savefig(file)
+    plt.close(figure)
+    print(f"Written: {file}{', the first 60 photos' if len(predictions) > 60 else ''}")
+    if len(predictions) < len(photos):
+        sys.exit(1)
+    return {"device": str(device), "predictions": predictions, "files": {"predictions": file}}
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
@@ -402,91 +453,97 @@ def load_weights(model: nn.Module, file: Path) -> None:
         sys.exit(f"error: {file} cannot be loaded: {getattr(error, 'strerror', None) or other}")
 
 
-@torch.no_grad()
-def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir: Path) -> dict:
-    """Predict the digit in each photo, print it, and draw what the network was given."""
-    load_weights(model, weights)
-    model.to(device).eval()
-    print(f"{type(model).__name__} with the weights {weights}, on {device}")
-    if "digits" in weights.name:
-        print("These weights were learned from the coarse digits, not MNIST: expect mistakes.")
-
-    grays = [read_photo(photo) for photo in photos]
-    images = torch.stack([prepare_photo(gray, photo) for gray, photo in zip(grays, photos)])
-    probabilities, digits = model(images.to(device)).softmax(dim=1).cpu().max(dim=1)
-    file = out_dir / f"{weights.stem}-predictions.png"
-    size = (7, 3.2 * len(photos))
-    figure, axes = plt.subplots(len(photos), 2, figsize=size, squeeze=False, layout="constrained")
-    predictions = []
-    results = zip(axes, photos, grays, images, digits, probabilities)
-    for row, photo, gray, image, digit, probability in results:
-        found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
-        predictions.append(found)
-        print(f"{photo}: {digit} ({probability:.1%})")
-        row[0].imshow(gray, cmap="gray", vmin=0, vmax=255)
-        row[0].set_title(photo.name)
-        row[1].imshow(image[0].numpy(), cmap="gray")
-        row[1].set_title(f"input of the network: {digit} ({probability:.0%})")
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-    figure.savefig(file)
-    plt.close(figure)
-    print(f"Written: {file}")
-    return {"device": str(device), "predictions": predictions, "files": {"predictions": file}}
-
-
 def read_photo(photo: Path) -> np.ndarray:
-    """uint8 (H, W), turned upright as the camera asks for (EXIF)."""
-    import cv2  # slow to import, and seldom needed
+    """uint8 (H, W), turned upright as the camera asks for (EXIF), on white where transparent.
 
+    Raises ValueError with the reason if it cannot be read.
+    """
     try:
-        # On Windows cv2.imread does not open every path.
-        data = np.frombuffer(photo.read_bytes(), np.uint8)
-        gray, unchanged = (cv2.imdecode(data, flag) for flag in (0, cv2.IMREAD_UNCHANGED))
-    except OSError as error:
-        sys.exit(f"error: {photo} cannot be read: {error.strerror or error}")
-    except cv2.error:  # an empty file, or a picture too large for OpenCV
-        gray = None
-    if gray is None:
-        sys.exit(f"error: {photo} is not a picture that OpenCV can read")
-    if unchanged.ndim == 3 and unchanged.shape[2] == 4:  # what is transparent shows white paper
-        opaque = unchanged[..., 3] / np.iinfo(unchanged.dtype).max
-        gray = (255 - (255 - gray) * opaque).astype(np.uint8)
-    return gray
+        with Image.open(photo) as file:  # once: it may be a pipe
+            picture = ImageOps.exif_transpose(file)
+    except Image.UnidentifiedImageError:
+        raise ValueError("it is not a picture that Pillow can read") from None
+    except Exception as error:  # a damaged file fails in more ways than one would list
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"it cannot be read: {reason}") from error
+    if picture.mode[0] in "IF":  # gray with 16 bits or more
+        print(f"{photo}: more than 8 bits; its darkest pixel becomes 0, its lightest 255")
+        gray = np.asarray(picture).astype(float)
+        gray -= gray.min()
+        return (gray / max(gray.max(), 1e-9) * 255).round().astype(np.uint8)
+    picture = picture.convert("RGBA")
+    paper = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(paper, picture).convert("L"))
 
 
-def prepare_photo(gray: np.ndarray, photo: Path) -> Tensor:
+def prepare_photo(gray: np.ndarray) -> tuple[Tensor, str]:
     """One digit on paper, of any size and in any light, as MNIST would show it.
 
-    Takes what `read_photo` returned, and the file, to name it in an error. Returns float32
-    (1, 28, 28): bright ink on black, fitted into 20x20, its center of mass in the middle. LeCun's
-    page on MNIST describes how the dataset was made so.
+    Takes what `read_photo` returned. Returns float32 (1, 28, 28): bright ink on black, fitted into
+    20x20, its center of mass in the middle; and the reason why this is hardly one digit, or "".
+    Raises ValueError if there is no ink. LeCun's page on MNIST describes how it was made.
     """
-    import cv2
+    import cv2  # slow to import, and seldom needed
 
-    size = [max(1, round(200 * side / max(gray.shape))) for side in gray.shape]
-    gray = cv2.medianBlur(cv2.resize(gray, size[::-1], interpolation=cv2.INTER_AREA), 5)  # no noise
+    frame_high, frame_wide = (max(1, round(200 * side / max(gray.shape))) for side in gray.shape)
+    gray = cv2.resize(gray, (frame_wide, frame_high), interpolation=cv2.INTER_AREA)
+    gray = cv2.GaussianBlur(gray, (5, 5), 0)  # less noise; unlike a median, it keeps thin strokes
     # Most of a photo is paper, so the median all around a pixel is the paper there, shadow and
-    # all. How much a pixel differs from it is the ink, dark on light or light on dark.
+    # all. How much a pixel differs from it is the ink, dark on light or light on dark. Near the
+    # border it may be the median of a table or a frame; so ink differs from that of all, too.
     ink = cv2.absdiff(gray, cv2.medianBlur(gray, 255))
+    paper = np.median(gray)
+    ink = cv2.min(ink, cv2.absdiff(gray, np.full_like(gray, paper)))
     _, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if not mask.any() or ink[mask > 0].mean() < 20:  # of 255: that much is noise
-        sys.exit(f"error: no ink found in {photo}")
+    if not mask.any() or ink[mask > 0].mean() < 15:  # of 255: that much is noise
+        raise ValueError("no ink found")
+
+    # The digit: the large pieces of ink, without specks. What reaches the border is the edge of
+    # the table, of a shadow or of a printed box, if there is a large piece that does not.
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)  # piece 0 is the paper
-    areas = stats[:, cv2.CC_STAT_AREA]
-    mask = np.isin(pieces, 1 + np.flatnonzero(areas[1:] > 0.1 * areas[1:].max()))  # no specks
-    rows, columns = np.nonzero(mask)
-    box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-    full = np.percentile(ink[mask], 25)  # this much ink and more is white
-    ink = np.minimum(ink / full, 1) * cv2.dilate(mask.astype(float), np.ones((5, 5)))
-    ink = ink[box]
-    height, width = (max(1, round(20 * side / max(ink.shape))) for side in ink.shape)
-    ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
+    large = stats[:, cv2.CC_STAT_AREA] > 0.1 * stats[1:, cv2.CC_STAT_AREA].max()
+    large[0] = False
+    left, top, wide, high, _ = stats.T
+    right, bottom, lengths = left + wide, top + high, np.maximum(wide, high)
+    inside = (left > 0) & (top > 0) & (right < frame_wide) & (bottom < frame_high)
+    digit = np.flatnonzero(large & inside if (large & inside).any() else large)
+    mask = np.isin(pieces, digit).astype(np.uint8)
+    shortest, longest = sorted(cv2.boundingRect(mask)[2:])
+    stroke = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()  # where it is widest
+    blot = stroke > 0.35 * longest and shortest > 0.5 * longest  # a 1 may be as thick
+
+    # What can hardly be one digit, but is read all the same
+    border = np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]]))
+    one = digit[lengths[digit].argmax()]  # the longest piece
+    beside = (right <= left[one]) | (left >= right[one])
+    above = (bottom <= top[one]) | (top >= bottom[one])
+    like = lengths > 0.7 * lengths[one]
+    spans = (wide == frame_wide) | (high == frame_high)
+    reasons = {
+        "another color all round the border: a sheet on a table?": abs(border - paper) > 30,
+        "too thick for strokes: a sheet on a table, or too small?": blot,
+        "smaller than a tenth of the photo: go nearer": longest < 20,
+        "as long as the photo: an edge or a line?": spans[digit].any(),
+        "two pieces of like size: more than one digit?": ((beside | above) & like)[digit].any(),
+    }
+
+    full = np.percentile(ink[mask > 0], 25)  # this much ink and more is white
+    ink = np.minimum(ink / full, 1) * cv2.dilate(mask, np.ones((5, 5)))  # with its soft edge
+    # MNIST's strokes are about a tenth of the digit; a thinner one would be gray at 20x20.
+    grow = round(longest / 10 - stroke)
+    if grow > 0:
+        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
+        ink, mask = cv2.dilate(ink, brush), cv2.dilate(mask, brush)
+    left, top, wide, high = cv2.boundingRect(mask)
+    ink = ink[top : top + high, left : left + wide]
+    size = [max(1, round(20 * side / max(wide, high))) for side in (wide, high)]
+    ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
     moments = cv2.moments(ink)
     shift_x = 14 - moments["m10"] / moments["m00"]
     shift_y = 14 - moments["m01"] / moments["m00"]
     ink = cv2.warpAffine(ink, np.float32([[1, 0, shift_x], [0, 1, shift_y]]), (28, 28))
-    return torch.from_numpy(ink).float().unsqueeze(0)
+    reason = "; ".join(reason for reason, holds in reasons.items() if holds)
+    return torch.from_numpy(ink).float().unsqueeze(0), reason
 
 
 @torch.no_grad()
