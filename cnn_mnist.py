@@ -401,7 +401,8 @@ def choose_weights(out_dir: Path, model: str) -> Path:
 def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir: Path) -> dict:
     """Predict the digit in each photo, print it, and draw what the network was given.
 
-    A photo that cannot be used costs one line; the others are still read, and the exit is 1.
+    Returns for each its file, digit, probability, and a reason not to trust them, or "". A photo
+    that cannot be used costs one line; the others are still read, and the exit code is 1.
     """
     load_weights(model, weights)
     model.to(device).eval()
@@ -416,29 +417,25 @@ def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir
             print(f"error: {number} {photo}: {error}", file=sys.stderr)
             continue
         probability, digit = model(image.unsqueeze(0).to(device)).softmax(dim=1)[0].max(dim=0)
-        found = {"image": photo, "digit": digit.item(), "probability": probability.item()}
         print(f"{number} {photo}: {digit} ({probability:.1%})")
         if reason:
             print(f"!!! {number}: do not trust this answer: {reason}")
-        predictions.append(found | {"reason": reason})
+        predictions.append((photo, digit.item(), probability.item(), reason))
         shown.append((gray, 255, f"photo {number}"))
         shown.append((image[0].numpy(), 1, f"input: {digit} ({probability:.0%})"))
     if not predictions:
         sys.exit(1)
 
-    columns = min(len(shown), 6)  # three photos in a row, each with its input
-    rows = min(math.ceil(len(shown) / columns), 20)  # of more, the sheet has the first 60
-    size = (2.2 * columns, 2.4 * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.axis("off")
-    for (picture, white, title), ax in zip(shown, axes.flat):
+    # Three photos in a row, each with its input; of more than 60, the first 60
+    columns, rows = min(len(shown), 6), min(math.ceil(len(shown) / 6), 20)
+    figure = plt.figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+    for place, (picture, white, title) in enumerate(shown[: columns * rows], start=1):
+        ax = figure.add_subplot(rows, columns, place, title=title, xticks=[], yticks=[])
         ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
-        ax.set_title(title)
     file = out_dir / f"{weights.stem}-predictions.png"
     figure.savefig(file)
     plt.close(figure)
-    print(f"Written: {file}{', the first 60 photos' if len(predictions) > 60 else ''}")
+    print(f"Written: {file}")
     if len(predictions) < len(photos):
         sys.exit(1)
     return {"device": str(device), "predictions": predictions, "files": {"predictions": file}}
@@ -553,15 +550,12 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device, file: Path) -> N
     for images, labels in loader:
         predicted = model(images.to(device)).argmax(dim=1).cpu()
         wrong += [row for row in zip(images, labels, predicted) if row[1] != row[2]]
-    rows = max(1, math.ceil(min(len(wrong), 24) / 8))
-    figure, axes = plt.subplots(rows, 8, figsize=(9, 0.7 + 1.3 * rows), layout="constrained")
+    figure = plt.figure(figsize=(9, 4.6), layout="constrained")
     count = f"{len(wrong)} of {len(loader.dataset):,} test images are wrong"
     figure.suptitle(f"{count} (label → predicted)")
-    for ax in axes.flat:
-        ax.axis("off")
-    for (image, label, digit), ax in zip(wrong, axes.flat):
+    for place, (image, label, digit) in enumerate(wrong[:24], start=1):
+        ax = figure.add_subplot(3, 8, place, title=f"{label} → {digit}", xticks=[], yticks=[])
         ax.imshow(image[0].numpy(), cmap="gray")
-        ax.set_title(f"{label} → {digit}")
     figure.savefig(file)
     plt.close(figure)
 

@@ -67,13 +67,14 @@ def test_predict_reads_photos(trained, tmp_path, device, capsys, monkeypatch):
         write(gray, photo)
     results = predict(trained, *photos, device=device)
     predictions, lines = results["predictions"], capsys.readouterr().out.splitlines()
-    assert sum(p["digit"] == number // 2 for number, p in enumerate(predictions)) >= 17
-    for number, (photo, p) in enumerate(zip(photos, predictions), start=1):
-        assert f"{number} {photo}: {p['digit']} ({p['probability']:.1%})" in lines
+    assert sum(digit == number // 2 for number, (_, digit, *_) in enumerate(predictions)) >= 17
+    for number, (photo, digit, probability, _) in enumerate(predictions, start=1):
+        assert photo == photos[number - 1]
+        assert f"{number} {photo}: {digit} ({probability:.1%})" in lines
     assert results["files"]["predictions"].stat().st_size > 0
     left, right = cnn_mnist.plt.gcf().axes[38:40]  # the last photo, and what is made of it
     assert left.get_title() == "photo 20"  # matplotlib's font may lack its name
-    assert right.get_title().startswith(f"input: {predictions[-1]['digit']} (")
+    assert right.get_title().startswith(f"input: {predictions[-1][1]} (")
     np.testing.assert_array_equal(left.images[0].get_array(), grays[-1])
     assert left.images[0].get_clim() == (0, 255)
     image, _ = cnn_mnist.prepare_photo(grays[-1])
@@ -81,7 +82,7 @@ def test_predict_reads_photos(trained, tmp_path, device, capsys, monkeypatch):
     model = cnn_mnist.ConvNet().eval()
     model.load_state_dict(torch.load(trained / "convnet-mnist.pt"))
     probability = model(image.unsqueeze(0)).softmax(dim=1).max().item()
-    assert predictions[-1]["probability"] == pytest.approx(probability, abs=1e-3)
+    assert predictions[-1][2] == pytest.approx(probability, abs=1e-3)
 
 
 def test_photo_is_prepared_as_mnist_was():
@@ -147,7 +148,7 @@ def test_what_can_hardly_be_one_digit_is_said(words, bars, trained, tmp_path, ca
     write(page(*bars), tmp_path / "1.png")
     (prediction,) = predict(trained, tmp_path / "1.png")["predictions"]
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("!!! 1"))
-    assert words in line and prediction["reason"] in line
+    assert words in line and prediction[3] in line
 
 
 def test_file_is_read_as_it_is_seen(tmp_path):
