@@ -7,23 +7,32 @@ Pytorch_cv2_Tensor相关
     python cv2_tensor.py photo.jpg        # on one of yours
     python cv2_tensor.py --size 320 160   # resized to another width and height
 
-It ends with a picture that went to a tensor and back, each pixel the same, and with one PNG that
-shows every step. 5 seconds on 2 CPU cores with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
+It ends with a picture that went to a tensor and back, each pixel the same, and with one PNG of all
+the pictures on the way. 5 seconds on 2 CPU cores with PyTorch 2.14, torchvision 0.29, OpenCV 5.0.
 
 **Try**
 
-    --size 320 160                 # the shape is then (160, 320): height first
+    --size 320 160                 # the shape is then (160, 320, 3): height first
     outputs/cv2_tensor/color.png   # the picture of the first run: read as gray, its 29..250 become
-                                   # 0.11373..0.98039, not 0..1: ToTensor divides by 255, whatever
+                                   # 0.1137..0.9804, not 0..1: ToTensor divides by 255, whatever
                                    # the largest value is
+    outputs/cv2_tensor/slice.tif   # 16 bits: flag 0 leaves 8 gray levels, in every section
 
 and take `.round()` out of `back_to_a_file`: it then ends with False, since 1.2 % of the values come
 back 1 too small.
 """
 
 import argparse
+import ast
+import inspect
+import os
+import shutil
 import sys
 import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -38,210 +47,242 @@ from torchvision.transforms import Normalize, ToTensor, v2
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 OUT_DIR = Path("outputs", "cv2_tensor")
 
-# Each function below is a part of the notes' section. Its docstring begins with the heading that is
-# printed, and `steps` takes its pictures to the contact sheet.
+# Each function below is a section of the notes. `run` prints each of its statements and then runs
+# it. args.gray, args.color and args.sixteen are names of files: IMAGE, or pictures that are drawn.
 
 
-def grayscale(file: Path, steps: dict) -> None:
+def span(image) -> str:
+    """dtype, minimum and maximum of an array or a tensor."""
+    array = np.asarray(image)  # of a uint16 tensor PyTorch has no minimum
+    return f"{image.dtype} {array.min():.5g} .. {array.max():.5g}"
+
+
+def grayscale(args):
     """一个灰度的图片，只有一个通道 · A grayscale picture has one channel
+
     灰度方式读入得到 [H, W]；ToTensor 变成 [C, H, W]，并归一化到 [0, 1]。
-
-    A file to an array (H, W), uint8, and to a tensor (1, H, W), float32 in 0...1. In the notes:
-
-        image_name = 'Dataset/2d_images/ID_0000_Z_0142.tif'
-        image = cv2.imread(image_name, 0)
     """
-    image_name = str(file)
-    # imread is safe for ASCII paths only: on Windows it may not open others.
-    image = cv2.imread(image_name, 0) if image_name.isascii() else read_picture(file, 0)
-    print(f"  {'step':33} {'shape':26} {'dtype':13} min .. max")
-    show("imread(image_name, 0)", image, steps)
-    # 取值范围 · 0..255 becomes [0, 1.0] (归一化). The text of the notes has torchvision.ToTensor(),
-    # a name that does not exist; their code has this one.
+    # image_name = 'Dataset/2d_images/ID_0000_Z_0142.tif'
+    image_name = args.gray
+    image = cv2.imread(image_name, 0)
+    print(image.shape)
+    print(image.dtype, image.min(), image.max())
+    # 归一化, 取值范围为[0,1.0]的torch.FloatTensor · 0...255 becomes 0...1, float32
     image_tensor = torchvision.transforms.ToTensor()(image)
-    show("ToTensor", image_tensor, steps)
-    # Without the 0 it is this: three channels, even of a gray file.
-    show("imread with 1, the default", read_picture(file, cv2.IMREAD_COLOR), steps)
+    print(image_tensor.shape)
+    print(image_tensor.dtype, image_tensor.min(), image_tensor.max())
+    with refused(AttributeError):
+        torchvision.ToTensor()  # it is in torchvision.transforms
+    # Without the 0: three channels, even of a gray file
+    color = cv2.imread(image_name)
+    print(color.shape)
 
 
-def brute_force(image: np.ndarray, width: int, height: int, steps: dict) -> dict:
+def brute_force(args):
     """暴力方法：先resize，再reshape，最后再转为tensor · Brute force
+
     先 resize，再 reshape，最后转为张量：形状对了，但没有归一化，仍是 0 到 255。
-
-    (H, W), uint8, to (1, height, width), float32, not divided by 255. In the notes, for 160x160:
-
-        image = cv2.resize(image, (160, 160))
-        image_new = image.reshape((1, 160, 160))
-        image_tensor = torch.FloatTensor(image_new)
     """
-    image = cv2.resize(image, (width, height))
-    show("resize", image, steps)
-    image_new = image.reshape((1, height, width))
-    show("reshape", image_new, steps)
+    image_name = args.gray
+    image = cv2.imread(image_name, 0)
+    print(image.shape)
+    image = cv2.resize(image, (160, 160))
+    image_new = image.reshape((1, 160, 160))
     image_tensor = torch.FloatTensor(image_new)
-    show("FloatTensor", image_tensor, steps)
-    # torch.FloatTensor is a legacy constructor: torch.FloatTensor(3) is not a 3 but 3 numbers.
-    same = torch.equal(torch.from_numpy(image_new).float(), image_tensor)
-    print("  Not divided by 255; but resize interpolates, so the largest value may be smaller.")
-    print(f"  Today's spelling is torch.from_numpy(image_new).float(); equal: {same}")
-    return {"from_numpy_equals_float_tensor": same}
+    print(image_new.shape)
+    print(image_tensor.shape)
+    # 没有进行归一化 · Not divided by 255; resize interpolates: the largest may be less
+    print(image_tensor.min(), image_tensor.max())
+    # Today, since torch.FloatTensor(3) is not a 3, but three numbers:
+    print(torch.equal(torch.from_numpy(image_new).float(), image_tensor))
 
 
-def width_first(image: np.ndarray, steps: dict) -> None:
+def width_first(args):
     """cv2.resize(img, (width, height))参数是:先宽后高 · resize takes the width first
+
     resize 的参数先宽后高，shape 先高后宽；写反了不报错，但不是正方形的图片会变形。
-
-    (H, W, 3) to half of each side, and what comes out if the two sides are swapped.
     """
-    height, width = (max(1, side // 2) for side in image.shape[:2])
-    show(f"resize(image, {width, height})", cv2.resize(image, (width, height)), steps)
-    if width != height:  # on a square picture, like the notes', nobody sees the mistake
-        show(f"wrong: resize(image, {height, width})", cv2.resize(image, (height, width)), steps)
-        print(f"  No error, but distorted: the second swaps the sides of {image.shape}.")
+    image = cv2.imread(args.color, 1)
+    print(image.shape)
+    height, width = image.shape[:2]
+    # 先宽后高 · To --size, or to half the width and height
+    width, height = args.size or ((width + 1) // 2, (height + 1) // 2)
+    resized = cv2.resize(image, (width, height))
+    print(resized.shape)
+    if width != height:  # swapped: no error, but distorted; of a square nobody sees it
+        wrong = cv2.resize(image, (height, width))
+        print(wrong.shape)
 
 
-def to_tensor(gray: np.ndarray, folder: Path, steps: dict) -> dict:
+def to_tensor(args):
     """class torchvision.transforms.ToTensor · It scales uint8, and nothing else
+
     只有 uint8 会除以 255；16 位和浮点的输入不缩放。
-
-    What ToTensor and its v2 spelling make of arrays (H, W) and of a PIL.Image of several modes.
     """
-    file = folder / "sixteen-bit.png"
-    write_picture(file, gray.astype(np.uint16) * 257)  # 255 * 257 = 65535
-    sixteen = read_picture(file, cv2.IMREAD_UNCHANGED)
-    print("  A file with 16 bits for each pixel; flag 0 reduces it to 8 bits:")
-    show("imread(file, 0)", read_picture(file, 0), steps)
-    show("imread(file, IMREAD_UNCHANGED)", sixteen, steps)
-
-    # What ToTensor is today: its two steps by name. It scales integers of any size.
+    image = cv2.imread(args.gray, 0)
+    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest of 16 bits
+    floats = np.float32(image)
+    # Today: the two steps by name. It scales integers of any size
     today = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    inputs = [gray, sixteen, np.float32(gray), np.float64(gray)]
-    inputs += map(Image.fromarray, (gray, sixteen, np.int32(sixteen), np.float32(gray)))
-    print(f"\n  {'input':16} {'ToTensor':34} v2.ToImage, v2.ToDtype(float32, scale=True)")
-    scaling = {}
-    for picture in inputs:
-        name = f"{picture.dtype} array" if hasattr(picture, "dtype") else f"PIL {picture.mode}"
-        old, new = scaling[name] = describe(ToTensor()(picture)), describe(today(picture))
-        print(f"  {name:16} {text(old):34} {text(new)}")
-    difference = (ToTensor()(gray) - today(gray)).abs().max().item()
-    print(f"  uint8, L: either ({difference:.0e} apart). uint16, I;16: v2 (int16 ends at 32767).")
-    print("  The others: neither gives 0..1; divide by the largest possible value yourself.")
-    return {"scaling": scaling, "v2_difference": difference}
+    print((ToTensor()(image) - today(image)).abs().max())
+    # numpy.ndarray · ToTensor, v2. ToTensor divides by 255 only if the array is uint8
+    for pixels in (image, sixteen, floats, np.float64(image)):
+        print(f"{pixels.dtype!s:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
+    # PIL.Image · uint8, L: both agree. uint16, I;16: use v2; ToTensor's int16 overflows
+    # above 32767. The others: divide by the largest possible value yourself
+    for pixels in map(Image.fromarray, (image, sixteen, np.int32(sixteen), floats)):
+        print(f"{pixels.mode:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
 
-def normalize(gray: np.ndarray, steps: dict) -> dict:
+def bits(args):
+    """笔记之外：超过 8 位的图片 · Not in the notes: pictures of more than 8 bits
+
+    CT 图片多为 int16：标志 0 只剩几个灰度；应原样读入，再按最小值和最大值缩放。
+    """
+    # A slice that is drawn, or IMAGE if it has 16 bits. How many gray levels are left?
+    image = cv2.imread(args.sixteen, 0)
+    print(image.dtype, len(np.unique(image)), "gray levels")
+    # The upper of two bytes, without its sign: air (-1000) is lighter than bone (1000)
+    print(cv2.imdecode(cv2.imencode(".tif", np.int16([[-1000, -1, 0, 1000]]))[1], 0))
+    # As it is in the file; then from its own minimum and maximum to 0...255
+    sixteen = cv2.imread(args.sixteen, cv2.IMREAD_UNCHANGED)
+    print(sixteen.dtype, sixteen.min(), sixteen.max())
+    scaled = cv2.normalize(sixteen, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    print(scaled.dtype, len(np.unique(scaled)), "gray levels")
+
+
+def normalize(args):
     """class torchvision.transforms.Normalize(mean, std) · Normalized_image=(image-mean)/std
+
     逐通道标准化（笔记写作“正则化”）；除以的是标准差，不是方差。
-
-    (1, H, W) in 0...1 with one mean and one standard deviation (std), and with three.
     """
-    image = ToTensor()(gray)
+    image = ToTensor()(cv2.imread(args.gray, 0))
     normalized = Normalize([0.5], [0.25])(image)
-    show("Normalize([0.5], [0.25])", normalized, steps)
-    same = torch.equal(normalized, (image - 0.5) / 0.25)
-    print(f"  By hand, (image - 0.5) / 0.25 is equal: {same}")
-    print(f"  With three, mean={MEAN}, std={STD}, of one channel:")
-    found = {}
-    for name, three in {"Normalize": Normalize, "v2.Normalize": v2.Normalize}.items():
-        try:
-            found[name] = three(MEAN, STD)(image).shape
-        except (RuntimeError, ValueError) as error:
-            found[name] = str(error)
-        print(f"  {name}: {found[name]}")
-    show("expand to 3 channels, Normalize", Normalize(MEAN, STD)(image.expand(3, -1, -1)), steps)
-    return {"by_hand": same, "channel_error": found["Normalize"], "v2_shape": found["v2.Normalize"]}
+    print(normalized.min(), normalized.max())
+    # By hand
+    print(torch.equal(normalized, (image - 0.5) / 0.25))
+    # Three means and one channel: refused, but v2 makes three channels of it
+    print(MEAN, STD)
+    with refused(RuntimeError):
+        Normalize(MEAN, STD)(image)
+    three = v2.Normalize(MEAN, STD)(image)
+    print(three.shape, three.min(), three.max())
 
 
-def blue_green_red(image: np.ndarray, folder: Path, steps: dict) -> dict:
+def blue_green_red(args):
     """cv2.imread(img, 1)：返回结果为type: numpy.ndarray，多维数组 · Channels: blue, green, red
+
     得到的多维数组通道顺序是 BGR；读不出文件时返回 None，不报错。
-
-    (H, W, 3), uint8, as OpenCV reads it and in RGB; what Normalize makes of either.
     """
-    show("imread(img, 1): BGR", image, steps)
-    # Not image[..., ::-1]: from_numpy and ToTensor refuse an array with a negative stride.
-    show("cvtColor: RGB", cv2.cvtColor(image, cv2.COLOR_BGR2RGB), steps)
-    pixels = {"BGR": np.uint8([[[0, 0, 255]]]), "RGB": np.uint8([[[255, 0, 0]]])}
-    for order, pixel in pixels.items():
-        pixels[order] = Normalize(MEAN, STD)(ToTensor()(pixel)).flatten().tolist()
-        print(f"  A red pixel, normalized as {order}: {np.round(pixels[order], 2)}")
-
-    print("  imread of no file and of three cut in half: no exception, only OpenCV's own messages:")
-    for name in ("missing.png", "half.png", "half.tif", "half.jpg"):
-        if name.startswith("half"):
-            data = cv2.imencode(name[-4:], image)[1]
-            data[: len(data) // 2].tofile(folder / name)
-        result = cv2.imread(str(folder / name), 1)
-        if result is None:
-            print(f"  {name:33} None")
-        else:  # a JPEG: imread fills the missing rows with gray
-            show(name, result, steps)
-    return {"type": type(image), "red_pixel": pixels}
+    image = cv2.imread(args.color, 1)
+    print(type(image), image.shape)
+    # Not image[..., ::-1]: ToTensor refuses an array with a negative stride
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    print(np.array_equal(rgb[..., 0], image[..., 2]))  # red comes first
+    # A red pixel, normalized in BGR, and in RGB
+    for red in ([0, 0, 255], [255, 0, 0]):
+        print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
+    # None, and no error, for a file that is missing or cut in half, but not for a JPEG
+    print(cv2.imread("missing.png", 1))
+    for suffix in (".png", ".tif", ".jpg"):
+        data = cv2.imencode(suffix, image)[1]
+        data[: len(data) // 2].tofile(f"half{suffix}")
+        half = cv2.imread(f"half{suffix}", 1)
+        print(suffix, None if half is None else half.shape)
+    # And, on Windows, for a path with Chinese in it. This reads any path:
+    print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
 
 
-def back_to_a_file(image: np.ndarray, file: Path, steps: dict) -> dict:
+def back_to_a_file(args):
     """笔记之外：从张量回到图片 · Not in the notes: from a tensor back to a file
+
     从张量还原成图片文件：反标准化、四舍五入、转回 BGR，像素与原图完全一致。
-
-    A normalized tensor (3, H, W) to (H, W, 3), uint8, and to a file.
     """
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    image = cv2.imread(args.color, 1)
     tensor = Normalize(MEAN, STD)(ToTensor()(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-    show("Normalize: RGB", tensor, steps)
-    # .byte() cuts off what follows the point, and makes 0 of 256: hence round and clamp.
-    rgb = ((tensor * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    show("back to uint8", rgb, steps)
-    write_picture(file, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    same = np.array_equal(read_picture(file, 1), image)
-    print(f"  Written as BGR and read again from {file.name}: every pixel the same: {same}")
-    print("  imread and imwrite: on Windows not with Chinese in the path; see read_picture below.")
-    return {"round_trip": same}
+    print(tensor.shape, tensor.min(), tensor.max())
+    # Channels last, and Normalize undone
+    rgb = tensor.permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)
+    # .byte() drops what follows the point, and makes 0 of 256: hence round and clamp
+    rgb = (rgb * 255).round().clamp(0, 255).byte().numpy()
+    cv2.imwrite("from-a-tensor.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    same = np.array_equal(cv2.imread("from-a-tensor.png", 1), image)
+    print(same)
 
 
-def main(argv: list[str] | None = None) -> dict:
-    """Go through the notes' section, then the way back. Returns the values that it prints.
-
-    `steps` has the shape, dtype, minimum and maximum of each picture on the contact sheet.
-    """
+def main(argv: Sequence[str] | None = None) -> dict:
+    """Run the sections. Returns for each, by its name, its variables, and the files written."""
+    make_stdout_tolerant()
     args = make_parser().parse_args(argv)
+    torch.manual_seed(args.seed)
     out_dir = make_out_dir(args.out_dir)
-    files = {"sheet": out_dir / "cv2-tensor-steps.png", "back": out_dir / "from-a-tensor.png"}
-    gray_file = color_file = args.image
-    if args.image is None:
-        files["gray"], files["color"] = gray_file, color_file = draw_pictures(out_dir, args.seed)
-    gray, color = read_picture(gray_file, 0), read_picture(color_file, 1)
+    sections = [grayscale, brute_force, width_first, to_tensor, bits, normalize]
+    sections += [blue_green_red, back_to_a_file]
 
-    results, sheet = {}, {}
-    # An ASCII path for imread here, too: on one that is not UTF-8, OpenCV 5.0 crashes.
-    with tempfile.TemporaryDirectory(dir=out_dir if str(out_dir).isascii() else None) as folder:
-        for section, inputs in {
-            grayscale: [gray_file],
-            brute_force: [gray, *args.size],
-            width_first: [color],
-            to_tensor: [gray, Path(folder)],
-            normalize: [gray],
-            blue_green_red: [color, Path(folder)],
-            back_to_a_file: [color, files["back"]],
-        }.items():
-            print_heading("", *map(str.strip, section.__doc__.splitlines()[:2]))
-            steps = sheet[section.__name__] = {}
-            results |= section(*inputs, steps) or {}
-    draw_contact_sheet(sheet, files["sheet"])
+    args.gray, args.color, args.sixteen = drawn = ("gray.tif", "color.png", "slice.tif")
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.image is not None:
+            take_image(args, Path(folder))
+        # On Windows imread opens no path with Chinese. So work in the folder: a name is enough.
+        os.chdir(folder)
+        try:
+            draw_pictures()
+            results = {section.__name__: run(section, args) for section in sections}
+        finally:
+            os.chdir(here)
+        files = ["from-a-tensor.png", *(drawn if args.image is None else [])]
+        for name in files:
+            shutil.copy(Path(folder, name), out_dir)
+    draw_contact_sheet(results, out_dir / "cv2-tensor-steps.png")
+    files = {name: out_dir / name for name in ["cv2-tensor-steps.png", *files]}
     print(f"\nWritten: {', '.join(map(str, files.values()))}")
-    steps = {name: describe(image) for part in sheet.values() for name, image in part.items()}
-    return results | {"steps": steps, "files": files}
+    return results | {"files": files}
 
 
-# ---- Below: command line, data, pictures. Nothing of it is about tensors; read it last. ----
+# ---- Below: sessions, command line, pictures. The lesson ends here; read it last. ----
+
+
+def run(section: Callable, args: argparse.Namespace, *classes: type) -> dict:
+    """Run a section as a session: print each statement, then run it. Returns its variables.
+
+    The first paragraph of its docstring is the heading, the second is printed below it. The code
+    of `classes`, which it uses, is printed first.
+    """
+    heading, chinese = inspect.getdoc(section).split("\n\n")
+    print("", f"======== {heading} ({section.__name__})", chinese, "", sep="\n")
+    for used in classes:
+        print(textwrap.indent(inspect.getsource(used), ">>> "), end="")
+    lines, first = inspect.getsourcelines(section)
+    tree = ast.parse("\n" * (first - 1) + "".join(lines))  # line numbers, for a debugger
+    scope = section.__globals__ | {"args": args}
+    for before, statement in pairwise(tree.body[0].body):  # the docstring comes before the first
+        code = "".join(lines[before.end_lineno - first + 1 : statement.end_lineno - first + 1])
+        print(textwrap.indent(textwrap.dedent(code), ">>> "), end="")
+        exec(compile(ast.Module([statement], []), section.__code__.co_filename, "exec"), scope)
+    del scope["args"]
+    return {name: it for name, it in scope.items() if it is not section.__globals__.get(name)}
+
+
+@contextmanager
+def refused(*kinds: type[Exception]) -> Iterator[None]:
+    """The block raises an error of one of these kinds: print its first sentence, and go on."""
+    try:
+        yield
+    except kinds as error:
+        sentence = str(error).strip().partition("\n")[0].partition(". ")[0]
+        print(f"{type(error).__name__}: {sentence}")
+    else:
+        raise AssertionError(f"no error, where one of {kinds} was expected")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("image", metavar="IMAGE", type=path, nargs="?", help="yours (two that it draws)")
-    size = "width and height to resize to, up to 4096 (160 160)"
-    add("--size", metavar=("W", "H"), type=up_to_4096, nargs=2, default=[160, 160], help=size)
-    add("--seed", metavar="N", type=seed, default=0, help="of the drawn noise (%(default)s)")
+    add("image", metavar="IMAGE", type=path, nargs="?", help="yours (some that it draws)")
+    size = "width and height to resize to, up to 4096 (half of the picture's)"
+    add("--size", metavar=("W", "H"), type=up_to_4096, nargs=2, help=size)
+    add("--seed", metavar="N", type=int, default=0, help="of the drawn noise (%(default)s)")
     add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
     return parser
 
@@ -252,14 +293,14 @@ def up_to_4096(text: str) -> int:
     return int(text)
 
 
-def seed(text: str) -> int:
-    if not 0 <= int(text) < 2**32:  # what NumPy takes
-        raise ValueError
-    return int(text)
-
-
 def path(text: str) -> Path:
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # not Path.expanduser, which refuses ~nobody
+
+
+def make_stdout_tolerant() -> None:
+    """A console that lacks a character (of Chinese, of a file's name) shows "?" for it."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="replace")
 
 
 def make_out_dir(folder: Path) -> Path:
@@ -272,15 +313,9 @@ def make_out_dir(folder: Path) -> Path:
     return folder
 
 
-def print_heading(*lines: str) -> None:
-    """Print lines with Chinese in them; a console that lacks a character shows "?" for it."""
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
-        sys.stdout.reconfigure(errors="replace")
-    print(*lines, "", sep="\n")
-
-
 def read_picture(file: Path, flag: int) -> np.ndarray:
-    """What `cv2.imread(file, flag)` returns, but for any path, and an error instead of None."""
+    """As cv2.imread, but for any path, and with an error in place of None. (It is stricter: of half
+    a JPEG, imread makes a picture.)"""
     try:
         # On Windows cv2.imread does not open every path.
         picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flag)
@@ -293,59 +328,50 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
     return picture
 
 
-def write_picture(file: Path, image: np.ndarray) -> None:
-    """`cv2.imwrite(file, image)`, but for any path: on Windows that fails on Chinese characters."""
-    cv2.imencode(file.suffix, image)[1].tofile(file)
+def take_image(args: argparse.Namespace, folder: Path) -> None:
+    """Copy IMAGE to the folder, as the picture of the sections."""
+    picture = read_picture(args.image, cv2.IMREAD_UNCHANGED)
+    if picture.dtype.itemsize > 2:
+        sys.exit(f"error: {args.image} is {picture.dtype}; this takes pictures of 8 or 16 bits")
+    shutil.copyfile(args.image, folder / "image")
+    args.gray = args.color = "image"
+    if picture.dtype.itemsize == 2:
+        args.sixteen = "image"
+        print(f"!!! {args.image} has 16 bits: flags 0 and 1 leave 8 of them, see bits below")
 
 
-def draw_pictures(folder: Path, seed: int) -> tuple[Path, Path]:
-    """A grayscale 512x512 TIFF, something like a CT slice, and a color PNG 320 wide, 240 high."""
-    gray = np.zeros((512, 512), np.uint8)
-    cv2.ellipse(gray, (256, 256), (220, 170), 0, 0, 360, 120, -1)  # the body
+def draw_pictures() -> None:
+    """Something like a CT slice, in int16 and in uint8; a color picture 320 wide and 240 high."""
+    ct = np.full((512, 512), -1000, np.float32)  # air
+    cv2.ellipse(ct, (256, 256), (220, 170), 0, 0, 360, -30, -1)  # the body
     for x in (165, 347):
-        cv2.ellipse(gray, (x, 240), (75, 110), 0, 0, 360, 25, -1)  # the lungs
-    cv2.circle(gray, (256, 365), 33, 225, -1)  # the spine
-    noise = np.random.default_rng(seed).normal(0, 12, gray.shape)
-    write_picture(folder / "gray.tif", (gray + noise).clip(0, 255).astype(np.uint8))
+        cv2.ellipse(ct, (x, 240), (75, 110), 0, 0, 360, -800, -1)  # the lungs
+    cv2.circle(ct, (256, 365), 33, 850, -1)  # the spine
+    ct = (ct + 50 * torch.randn(512, 512).numpy()).clip(-1000, 1000)
+    cv2.imwrite("slice.tif", ct.astype(np.int16))
+    cv2.imwrite("gray.tif", cv2.normalize(ct, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U))
 
     color = np.tile(np.uint8(np.linspace(90, 250, 320))[:, None], (240, 1, 3))
     cv2.circle(color, (80, 90), 50, (0, 0, 255), -1)  # red: OpenCV draws in BGR, too
     cv2.circle(color, (265, 150), 40, (255, 0, 0), -1)
-    write_picture(folder / "color.png", color)
-    return folder / "gray.tif", folder / "color.png"
+    cv2.imwrite("color.png", color)
 
 
-def describe(picture) -> dict:
-    """Shape, dtype, minimum and maximum of an array or a tensor."""
-    array = np.asarray(picture)
-    found = {"min": array.min().item(), "max": array.max().item()}
-    return {"shape": picture.shape, "dtype": str(picture.dtype), **found}
-
-
-def text(found: dict) -> str:
-    return f"{found['dtype']:13} {found['min']:.5g} .. {found['max']:.5g}"
-
-
-def show(name: str, picture, steps: dict) -> None:
-    """Print what a picture, array or tensor, is, and keep it for the contact sheet."""
-    steps[name] = picture
-    print(f"  {name:33} {picture.shape!s:26} {text(describe(picture))}")
-
-
-def draw_contact_sheet(sheet: dict, file: Path) -> None:
-    """One part of the page for each function, and under each picture what is black and white."""
-    figure = plt.figure(figsize=(10, 11), layout="constrained")
-    for part, (title, steps) in zip(figure.subfigures(4, 2).flat, sheet.items()):
-        part.suptitle(title, weight="bold")
-        axes = part.subplots(1, len(steps), squeeze=False).flat
-        for ax, (name, image) in zip(axes, steps.items()):
+def draw_contact_sheet(results: dict, file: Path) -> None:
+    """A part for each section: its variables that are pictures, and what is black and white."""
+    figure = plt.figure(figsize=(11, 12), layout="constrained")
+    for part, (section, variables) in zip(figure.subfigures(4, 2).flat, results.items()):
+        part.suptitle(section, weight="bold")
+        images = {name: it for name, it in variables.items() if getattr(it, "ndim", 0) in (2, 3)}
+        axes = part.subplots(1, len(images), squeeze=False).flat
+        for ax, (name, image) in zip(axes, images.items()):
             array = np.asarray(image, dtype=np.float32)
-            if torch.is_tensor(image) or name == "reshape":  # channels first
-                array = array.transpose(1, 2, 0)
+            if array.ndim == 3 and (torch.is_tensor(image) or array.shape[2] > 4):
+                array = array.transpose(1, 2, 0)  # channels were first
             stride = max(1, max(array.shape[:2]) // 256)
             low, high = array.min(), array.max()
             ax.imshow((array[::stride, ::stride] - low) / max(high - low, 1e-6), cmap="gray")
-            color = "red" if "wrong" in name else "black"
+            color = "red" if name == "wrong" else "black"
             ax.set_title(f"{name}\n{tuple(image.shape)}", fontsize=10, color=color)
             ax.set(xlabel=f"{image.dtype}\nblack {low:.5g}, white {high:.5g}", xticks=[], yticks=[])
     figure.savefig(file, bbox_inches="tight")
