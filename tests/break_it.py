@@ -80,7 +80,7 @@ def fitted(found: dict) -> str:
 
 
 def iou(found: dict) -> str:
-    return f"IoU {found['iou'][-1]:.3f}, training loss {loss(found):.3f}"
+    return f"IoU {found['iou_white'][-1]:.3f}, training loss {loss(found):.3f}"
 
 
 def history(losses: list) -> int:
