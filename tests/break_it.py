@@ -98,32 +98,33 @@ def kept(found: dict) -> str:
     return f"{history(found['train_loss']):,} nodes of the graph kept"
 
 
-def section(name: str, key: str) -> Callable[[dict], str]:
-    """For pytorch_basic.py: what a section returned."""
+def x_grad(found: dict) -> str:
+    """For pytorch_basic.py and cv2_tensor.py: of a section's variables, what it prints."""
+    return f"`x.grad = {found['gradients']['x'].grad.tolist()}`"
 
-    def see(found: dict) -> str:
-        value = found[name][key]
-        return f"`{key} = {value.tolist() if hasattr(value, 'tolist') else value}`"
 
-    return see
+def copied(found: dict) -> str:
+    return f"`copy = {found['numpy_bridge']['copy'].tolist()}`"
+
+
+def resumed(found: dict) -> str:
+    last = found["save_and_load"]
+    same = torch.equal(last["resumed"](last["inputs"]), last["net"](last["inputs"]))
+    return f"`torch.equal(resumed(inputs), net(inputs))` is {same}"
+
+
+def back(found: dict) -> str:
+    last = found["back_to_a_file"]
+    low, high = last["tensor"].min(), last["tensor"].max()
+    return f"{low:.2f} to {high:.2f}; every pixel the same: {last['same']}"
+
+
+def half_size(found: dict) -> str:
+    return f"{found['width_first']['resized'].shape}"
 
 
 def differ(see: Callable[[dict], str]) -> Callable[[dict, dict], bool]:
     return lambda right, broken: see(right) != see(broken)
-
-
-def range_of(step: str) -> Callable[[dict], str]:
-    """For cv2_tensor.py: the range of a step, and whether the way back leads to the picture."""
-
-    def see(found: dict) -> str:
-        low, high = found["steps"][step]["min"], found["steps"][step]["max"]
-        return f"{low:.2f} to {high:.2f}; every pixel the same: {found['round_trip']}"
-
-    return see
-
-
-def half_size(found: dict) -> str:
-    return next(f"{step['shape']}" for name, step in found["steps"].items() if "resize(" in name)
 
 
 ZERO_GRAD = "optimizer.zero_grad()"
@@ -264,18 +265,19 @@ MISTAKES = [
         "pytorch_basic",
         "z = y * y * 3",
         "z = y.detach() * y * 3",
-        section("gradients", "grad"),
-        lambda right, broken: broken["gradients"]["grad"].equal(right["gradients"]["grad"] / 2),
+        x_grad,
+        lambda right, broken: broken["gradients"]["x"].grad.equal(right["gradients"]["x"].grad / 2),
         flags="--section gradients",
+        times=2,
     ),
     Edit(
         "shared_memory",
-        "A copy that is none",
+        "A copy that still shares memory",
         "pytorch_basic",
         "copy = torch.tensor(a)",
         "copy = torch.from_numpy(a)",
-        section("numpy_bridge", "copy"),
-        differ(section("numpy_bridge", "copy")),
+        copied,
+        differ(copied),
         flags="--section numpy_bridge",
     ),
     Edit(
@@ -284,8 +286,8 @@ MISTAKES = [
         "pytorch_basic",
         'optimizer.load_state_dict(state["optimizer"])',
         '# optimizer.load_state_dict(state["optimizer"])',
-        section("save_and_load", "resumed_same"),
-        differ(section("save_and_load", "resumed_same")),
+        resumed,
+        differ(resumed),
         flags="--section save_and_load",
     ),
     Edit(
@@ -294,8 +296,8 @@ MISTAKES = [
         "cv2_tensor",
         NORMALIZED,
         "tensor = Normalize(MEAN, STD)(ToTensor()(image))",
-        range_of("Normalize: RGB"),
-        lambda right, broken: right["round_trip"] and not broken["round_trip"],
+        back,
+        lambda right, broken: back(right).endswith("True") and back(broken).endswith("False"),
     ),
     Edit(
         "float_pixels",
@@ -303,15 +305,15 @@ MISTAKES = [
         "cv2_tensor",
         NORMALIZED,
         NORMALIZED.replace("COLOR_BGR2RGB)", "COLOR_BGR2RGB).astype(np.float32)"),
-        range_of("Normalize: RGB"),
-        differ(range_of("Normalize: RGB")),
+        back,
+        differ(back),
     ),
     Edit(
         "height_first",
         "Width and height swapped",
         "cv2_tensor",
-        'show(f"resize(image, {width, height})", cv2.resize(image, (width, height)), steps)',
-        'show(f"resize(image, {width, height})", cv2.resize(image, (height, width)), steps)',
+        "resized = cv2.resize(image, (width, height))",
+        "resized = cv2.resize(image, (height, width))",
         half_size,
         differ(half_size),
     ),
@@ -347,14 +349,15 @@ MISTAKES = [
         "x = torch.ones(2, 2, requires_grad=True)",
         "x = torch.ones(2, 2)",
         flags="--section gradients",
+        times=2,
         loud="RuntimeError: element 0 of tensors does not require grad",
     ),
     Edit(
         "two_devices",
         "Model on a device, input on the CPU",
         "pytorch_basic",
-        "module += [next(net.parameters()).device, net(torch.rand(2, 3, device=there)).device]",
-        "module += [next(net.parameters()).device, net(torch.rand(2, 3)).device]",
+        "x = torch.rand(2, 3).to(there)",
+        "x = torch.rand(2, 3)",
         flags="--section devices",
         loud="RuntimeError: ",
     ),
@@ -380,7 +383,7 @@ MISTAKES = [
         "unet_doubleconv",
         "nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=padding),",
         "nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=padding),",
-        loud="RuntimeError: Given groups=1, weight of size [16, 3, 3, 3]",
+        loud="RuntimeError: Given groups=1, weight of size [64, 3, 3, 3]",
     ),
 ]
 BETTER = [
