@@ -3,9 +3,11 @@
 import copy
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import cnn_mnist
 
@@ -150,3 +152,44 @@ def test_bad_words(capsys):
         with pytest.raises(SystemExit) as stop:
             cnn_mnist.main(flags)
         assert stop.value.code == 2 and flags[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+class SaysTheMean(nn.Module):
+    """Predicts for each image the digit that all its pixels hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, images):
+        return nn.functional.one_hot(images.mean(dim=(1, 2, 3)).round().long(), 10).float()
+
+
+def test_pictures_show_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(cnn_mnist.plt, "close", lambda figure: None)
+    cnn_mnist.plot_curves([3, 2], [0.4, 0.5], [0.6, 0.7], tmp_path / "curves.png")
+    lines = {line.get_label(): line for ax in plt.gcf().axes for line in ax.get_lines()}
+    assert [line.split(",")[0] for line in lines] == [
+        "training loss",
+        "training accuracy",
+        "test accuracy",
+    ]
+    assert [list(line.get_ydata()) for line in lines.values()] == [[3, 2], [0.4, 0.5], [0.6, 0.7]]
+    assert all(list(line.get_xdata()) == [1, 2] for line in lines.values())
+
+    model, digits, labels = SaysTheMean(), torch.arange(30) % 10, torch.arange(30) % 10
+    labels[[3, 15]] = 7  # where the model says 3 and 5
+    images = digits.float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=20)
+    cnn_mnist.plot_mistakes(model, loader, torch.device("cpu"), tmp_path / "mistakes.png")
+    assert plt.gcf().get_suptitle().startswith("2 of 30 test images are wrong")
+    assert [ax.get_title() for ax in plt.gcf().axes] == ["7 → 3", "7 → 5"]
+    assert [ax.images[0].get_array().max() for ax in plt.gcf().axes] == [3, 5]
+
+    with torch.no_grad():
+        model.conv.weight[0], model.conv.weight[1] = 1, -0.5
+    cnn_mnist.plot_filters(model, tmp_path / "filters.png")
+    height, width = plt.imread(tmp_path / "filters.png").shape[:2]
+    picture = plt.imread(tmp_path / "filters.png")[height // 2, [width // 4, 3 * width // 4], :3]
+    (red, _, blue), (red_of_minus, _, blue_of_minus) = picture
+    assert blue > 1.5 * red and red_of_minus > 1.5 * blue_of_minus
