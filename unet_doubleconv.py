@@ -19,11 +19,13 @@ threshold on brightness gives 0.262. On 60 of 600 photos, where black is the bag
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,8 +51,9 @@ HELD_OUT_IMAGES = 64
 HELD_OUT_SEED = 2**32  # one more than --seed can be: no seed draws a held-out picture
 LOSSY = {".jp2", ".jpeg", ".jpg", ".webp"}
 SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
-# Gray or BGR, 8 bits or more, no alpha; a photo is not turned by its EXIF, as its mask is not.
-AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+# Gray or BGR, 8 bits or more, no alpha; turned by a photo's EXIF, or not, as its mask is not.
+AS_SEEN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+AS_STORED = AS_SEEN | cv2.IMREAD_IGNORE_ORIENTATION
 OUT_DIR = Path("outputs", "unet_doubleconv")
 
 
@@ -286,9 +289,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print("U-Net · Image segmentation: black or white in the mask, pixel by pixel")
     print("用改好的 DoubleConv 搭 U-Net 做图像分割；IoU（交并比）越接近 1 越好。\n")
     name, flips = "unet", [v2.RandomHorizontalFlip()]
-    if (
-        args.images
-    ):  # few photos: the more ways to see each, the less the model learns them by heart
+    if args.images:  # few photos: the more ways to see each, the less the model overfits
         name, flips = "unet-own", [*flips, v2.RandomVerticalFlip()]
         train_set, (images, masks) = read_pictures(args.images, args.masks)
     else:
@@ -305,13 +306,14 @@ def main(argv: Sequence[str] | None = None) -> dict:
     # BCEWithLogitsLoss is the usual equivalent. One-hot masks give this loss the same value.)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    epochs = max(EPOCHS[name], math.ceil(LEAST_STEPS[name] / len(train_loader)))
-    epochs = args.epochs or epochs
+    epochs = args.epochs or max(EPOCHS[name], math.ceil(LEAST_STEPS[name] / len(train_loader)))
     # The rate rises to --lr in the first 3/10 of the steps, then falls to almost 0.
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, epochs * len(train_loader))
 
-    print("The U-Net. inc: a DoubleConv. down: half H and W. up: double H and W, and join with the")
-    print("output of that size from inc or down (skip connection). outc: 2 logits for each pixel.")
+    print(
+        "Shapes after each stage. down: half H and W. up: double H and W, and join with the output"
+    )
+    print("of that size from inc or down (skip connection). outc: 2 logits for each pixel.")
     records, logits = trace_shapes(model, images[:1].to(device) / 255)
     stages = {name.partition(".")[0]: shapes[0] for name, _, shapes in records}  # in its last layer
     for stage, shape in (stages | {"outc": tuple(logits.shape)}).items():
@@ -354,9 +356,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
     picture, curves = out_dir / f"{name}-masks.png", out_dir / f"{name}-curves.png"
     plot_worst(images, masks, predicted, picture)
     plot_history(results, curves)
-    print(f"Held-out IoU: white {white:.4f}, black {black:.4f}.", end=" ")
-    print(f"Written: {weights}, {picture}, {curves}")
     results["files"] = {"weights": weights, "masks": picture, "curves": curves}
+    written = ", ".join(map(str, results["files"].values()))
+    print(f"Held-out IoU: white {white:.4f}, black {black:.4f}. Written: {written}")
     return results
 
 
@@ -391,29 +393,39 @@ def read_pictures(image_dir: Path, mask_dir: Path) -> list[tuple[Tensor, Tensor]
 
 # 预测 · The masks of new pictures
 def predict_masks(files: list[Path], weights: Path, device: torch.device, out_dir: Path) -> dict:
-    """Write the mask of each picture, of the picture's own size, and one sheet of them all."""
+    """Write the mask of each picture, of the picture's own size, and one sheet of them all.
+
+    A picture that cannot be read costs one line; the others are still used, and the exit is 1.
+    """
     print("U-Net · Masks of new pictures")
     print(f"用保存的权重分割新图片，每张图片写出一个掩码。\n\nThe weights: {weights}")
     model = UNet().to(device)
     load_weights(model, weights)
-    mask_files = [out_dir / f"{file.stem}-mask.png" for file in files]
-    if len(set(mask_files)) < len(files):
+    if len({file.stem for file in files}) < len(files):
         sys.exit("error: two of the pictures have one name, and so would have their masks")
-    images, masks = [], []
-    for file, mask_file in zip(files, mask_files):
-        # Turned by its EXIF, as one sees it: its mask lies as it does.
-        picture = read_image(file, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    images, masks, mask_files = [], [], []
+    for file in files:
+        try:
+            picture = cv2.cvtColor(read_image(file, AS_SEEN), cv2.COLOR_BGR2RGB)
+        except SystemExit as error:
+            print(error, file=sys.stderr)
+            continue
+        if read_picture(file, AS_SEEN).dtype != np.uint8:
+            print(f"{file} has more than 8 bits: scaled by its own minimum and maximum")
         image = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         images.append(torch.from_numpy(image).permute(2, 0, 1))
         masks.append(segment(model, images[-1].unsqueeze(0), device)[0])
         # Enlarging 0 and 255 gives gray edges; >= 128 makes a smooth outline of them.
         mask = cv2.resize(255 * masks[-1].numpy(), picture.shape[1::-1]) // 128 * 255
-        mask_file.write_bytes(cv2.imencode(".png", mask)[1])
+        mask_files.append(out_dir / f"{file.stem}-mask.png")
+        mask_files[-1].write_bytes(cv2.imencode(".png", mask)[1])
         print(f"{file}: white in {(mask > 0).mean():.1%} of the picture")
-    sheet = out_dir / f"{weights.stem}-predictions.png"
-    save_columns(sheet, torch.stack(images), torch.stack(masks))
-    print(f"Written: {', '.join(map(str, [*mask_files, sheet]))}")
+    if masks:
+        sheet = out_dir / f"{weights.stem}-predictions.png"
+        save_columns(sheet, torch.stack(images), torch.stack(masks))
+        print(f"Written: {', '.join(map(str, [*mask_files, sheet]))}")
+    if len(masks) < len(files):
+        sys.exit(1)
     return {"predictions": mask_files, "files": {"predictions": sheet}}
 
 
@@ -517,12 +529,14 @@ def read_image(file: Path, flag: int = AS_STORED) -> np.ndarray:
 
 def read_mask(file: Path) -> np.ndarray:
     """The values of a mask, float32 (H, W); of two colors, as of a palette, how bright they are."""
-    mask = read_picture(file, AS_STORED)
-    gray = mask if mask.ndim == 2 else cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY)
-    if mask.ndim == 3 and (mask != mask[:, :, :1]).any() and len(np.unique(gray)) > 2:
-        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].tolist()
+    mask = np.atleast_3d(np.nan_to_num(read_picture(file, AS_STORED))).astype(np.float32)
+    if np.ptp(mask, axis=2).max() <= 8:  # gray, in a lossy file almost
+        return mask[:, :, 0]
+    gray = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY).round(2)
+    if len(np.unique(gray)) > 2:
+        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].astype(int).tolist()
         sys.exit(f"error: {file} has more than two colors, as RGB {colors}, ...: no mask")
-    return gray.astype(np.float32)
+    return gray
 
 
 def list_pictures(folder: Path) -> dict[str, Path]:
@@ -545,31 +559,33 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, each with its mask, which has the same name before the suffix.
 
-    Or another end of it, by one rule for all: "1_mask" for "1", "1_manual" for "1_training". In one
-    folder for both, a mask's name is that of its picture and more: "1_mask".
+    Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
+    "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
     """
     images, masks = list_pictures(image_dir), list_pictures(mask_dir)
-    rules, first = [("", "")], min(images, key=len)
-    for mask in masks:
-        same = len(os.path.commonprefix([first, mask]))  # noqa: RUF071
-        rules.append((first[same:], mask[same:]))
     one_folder = image_dir.samefile(mask_dir)
-    if one_folder:  # (and 10 is not the mask of 1)
-        rules = [rule for rule in rules if rule[1] and not (rule[0] or rule[1].isdigit())]
-        if not rules:
+    # How often does a change of the end of an image's name, or, read backwards, of its beginning,
+    # make the name of a mask?
+    rules = Counter({("", "", 1): 0})
+    for name, mask, step in itertools.product(list(images)[:10], masks, (1, -1)):
+        same = len(os.path.commonprefix([name[::step], mask[::step]]))  # noqa: RUF071
+        end, other = name[::step][same:], mask[::step][same:]
+        if not one_folder or (other and not end and not other.isdigit()):  # 10 is no mask of 1
+            rules[end, other, step] += 1
+    (end, other, step), _ = rules.most_common(1)[0]
+    if one_folder:
+        images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
+        if not images:
             sys.exit(
                 f"error: in {image_dir} each picture would be its own mask: none is 1_mask for 1"
             )
-    some = list(images)[:100]  # enough to see which rule fits most of them
-    fits = [sum(name.removesuffix(end) + other in masks for name in some) for end, other in rules]
-    end, other = rules[fits.index(max(fits))]
-    if one_folder:
-        images = {name: file for name, file in images.items() if not name.endswith(other)}
-    pairs = [(file, masks.get(name.removesuffix(end) + other)) for name, file in images.items()]
-    for image, mask in pairs:
+    pairs = []
+    for name, image in images.items():
+        mask = masks.get((name[::step].removesuffix(end) + other)[::step])
         if mask is None:
-            there = ", ".join(file.name for file in [*masks.values()][:3])
-            sys.exit(f"error: no mask for {image.name} in {mask_dir}, where there are {there} ...")
+            there = ", ".join(file.name for file in list(masks.values())[:3])
+            sys.exit(f"error: no mask for {image.name} in {mask_dir}, where there are {there}, ...")
+        pairs.append((image, mask))
     if end or other:
         print(f"{pairs[0][1].name} is the mask of {pairs[0][0].name}, and so on, by their names.")
     return pairs
@@ -579,30 +595,29 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     """Read all of them, before any training. Returns the threshold: above it, a mask is white.
 
     What a value means is decided for all masks together. The lowest is black, the highest white.
-    What stands between must not fill squares of 3x3 pixels, as soft edges do not, unless it is
+    What stands between must not fill squares of 5x5 pixels, as soft edges do not, unless it is
     almost black or white, as in a JPEG: a third value is an error.
     """
-    found, ends, depths, square = {}, {}, set(), np.ones((3, 3), np.uint8)
+    seen, found, depths, square = {}, {}, set(), np.ones((5, 5), np.uint8)
     for image_file, mask_file in tqdm(pairs, unit="pair", delay=2, leave=False, disable=None):
         image, mask = read_picture(image_file, AS_STORED), read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             sizes = f"{image.shape[:2]} and {mask.shape}"
             sys.exit(f"error: {image_file} and {mask_file} differ in height and width: {sizes}")
         depths.add(image.dtype.name)
-        low, high = mask.min().item(), mask.max().item()
-        ends |= {low: mask_file, high: mask_file}
+        seen |= dict.fromkeys(np.unique(mask).tolist(), mask_file)
         filled = cv2.erode(mask, square) == cv2.dilate(mask, square)
-        gray = abs(mask - (low + high) / 2) < (high - low) * 3 / 8
+        gray = abs(mask - (mask.min() + mask.max()) / 2) < np.ptp(mask) * 3 / 8
         counted = mask if gray.mean() > 0.5 else mask[filled]  # mostly gray: no mask, but a photo
         found |= dict.fromkeys(np.unique(counted).tolist(), mask_file)
-    low, high = min(ends), max(ends)
-    found |= {low: ends[low], high: ends[high]}
+    low, high = min(seen), max(seen)
     near = (high - low) / 8 if high - low > 100 else 0
-    noisy = any(high - near <= value < high for value in found)  # a JPEG, or a PNG made of one
-    noisy = noisy or mask_file.suffix.lower() in LOSSY
-    others = [value for value in sorted(found) if low + near * noisy < value < high - near]
+    jpeg = low not in found or any(high - near <= value < high for value in found)
+    black = low + near if jpeg or mask_file.suffix.lower() in LOSSY else low
+    found = seen if len(seen) < 5 else found  # soft edges have more values
+    others = [value for value in sorted(found) if black < value < high - near]
     if others or low == high:
-        values = [f"{value:g} in {found[value].name}" for value in sorted({low, *others[:5], high})]
+        values = [f"{value:g} in {seen[value].name}" for value in sorted({low, *others[:5], high})]
         sys.exit(f"error: masks need two values, black and white; here are {', '.join(values)}")
     print(f"In the masks {low:g} is black and {high:g} is white.")
     if depths != {"uint8"}:
@@ -659,30 +674,23 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_texture(rng: np.random.Generator, hue: float, saturation: float) -> np.ndarray:
-    """Stripes, checks or blobs, unevenly lit: float32 (SIZE, SIZE, 3), RGB in [0, 1].
+    """Blobs, small or large, unevenly lit: float32 (SIZE, SIZE, 3), RGB in [0, 1].
 
     Bright and dark alternate in it, so brightness does not tell a bag from what is behind it. What
     does is the outline, and that a bag is of livelier colors (the saturation).
     """
-    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
-    angle, period = rng.uniform(0, np.pi), rng.uniform(0.06, 0.22)
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    stripes = np.sin(2 * np.pi * along / period)
-    checks = stripes * np.sin(2 * np.pi * across / period)
-    coarse = rng.uniform(-1, 1, [int(2 / period)] * 2)
-    blobs = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-    wave = (2 * rng.choice([stripes, checks, blobs])).clip(-1, 1)
-
-    light = 1 + rng.uniform(-0.4, 0.4) * (x - 0.5) + rng.uniform(-0.4, 0.4) * (y - 0.5)
-    hues = (hue + rng.uniform(-40, 40) * wave) % 360
-    value = ((rng.uniform(0.45, 0.65) + 0.3 * wave) * light).clip(0, 1)
-    hsv = np.stack([hues, np.full_like(x, saturation), value], axis=2)
+    size, coarse = (SIZE, SIZE), rng.uniform(-2, 2, [rng.integers(9, 34)] * 2)
+    blobs = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).clip(-1, 1)
+    light = cv2.resize(rng.uniform(0.7, 1.3, (2, 2)), size)
+    hues = (hue + rng.uniform(-40, 40) * blobs) % 360
+    value = ((rng.uniform(0.45, 0.65) + 0.3 * blobs) * light).clip(0, 1)
+    hsv = np.stack([hues, np.full_like(value, saturation), value], axis=2)
     return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2RGB)
 
 
 def save_columns(file: Path, images: Tensor, *masks: Tensor) -> None:
     """A picture: in each column an image and its masks below it; six columns, then another row."""
-    layers = [images / 255, *(mask.unsqueeze(1).expand(-1, 3, -1, -1) for mask in masks)]
+    layers = [images / 255, *(mask.unsqueeze(1).expand(-1, 3, -1, -1).float() for mask in masks)]
     layers = [nn.functional.pad(layer, (2, 2, 2, 2), value=0.5) for layer in layers]
     save_image(torch.cat(layers, dim=2), file, nrow=6)
 
@@ -695,21 +703,18 @@ def plot_worst(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> 
     order = (predicted != masks).sum(dim=(1, 2)).argsort(descending=True).tolist()
     chosen = order[:3] + order[3:][-3:]
     save_columns(file, images[chosen], masks[chosen], predicted[chosen])
-    iou = [f"{class_iou(predicted[index], masks[index], 1):.3f}" for index in chosen]
-    print(
-        f"{file.name}: image, true and predicted mask; the worst first, IoU white {' '.join(iou)}"
-    )
+    iou = " ".join(f"{class_iou(predicted[index], masks[index], 1):.3f}" for index in chosen)
+    print(f"{file.name}: image, true mask, predicted mask, the worst first. IoU of white: {iou}")
 
 
 def plot_history(results: dict[str, list], file: Path) -> None:
     figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for key, label in (
-        ("train_loss", "training loss"),
-        ("iou_white", "held-out IoU, white"),
-        ("iou_black", "held-out IoU, black"),
-    ):
-        ax.plot(range(1, len(results[key]) + 1), results[key], ".-", label=label)
+    epochs = range(1, len(results["train_loss"]) + 1)
+    ax.plot(epochs, results["train_loss"], ".-", label="training loss")
+    ax.plot(epochs, results["iou_white"], ".-", label="held-out IoU, white")
+    ax.plot(epochs, results["iou_black"], ".-", label="held-out IoU, black")
     ax.set_xlabel("epoch")
+    ax.locator_params(axis="x", integer=True)
     ax.legend()
     figure.savefig(file)
     plt.close(figure)
