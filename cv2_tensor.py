@@ -39,7 +39,6 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torchvision.transforms
 from PIL import Image
 from torchvision.transforms import Normalize, ToTensor, v2
 
@@ -47,8 +46,8 @@ from torchvision.transforms import Normalize, ToTensor, v2
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 OUT_DIR = Path("outputs", "cv2_tensor")
 
-# Each function below is a section of the notes. `run` prints each of its statements and then runs
-# it. args.gray, args.color and args.sixteen are names of files: IMAGE, or pictures that are drawn.
+# Each function below is a section of the notes. `run` prints each of its statements, and then runs
+# it. args.gray, args.color and args.sixteen are picture files, drawn or made of IMAGE.
 
 
 def span(image) -> str:
@@ -62,6 +61,9 @@ def grayscale(args):
 
     灰度方式读入得到 [H, W]；ToTensor 变成 [C, H, W]，并归一化到 [0, 1]。
     """
+    import cv2
+    import torchvision.transforms
+
     # image_name = 'Dataset/2d_images/ID_0000_Z_0142.tif'
     image_name = args.gray
     image = cv2.imread(image_name, 0)
@@ -71,8 +73,6 @@ def grayscale(args):
     image_tensor = torchvision.transforms.ToTensor()(image)
     print(image_tensor.shape)
     print(image_tensor.dtype, image_tensor.min(), image_tensor.max())
-    with refused(AttributeError):
-        torchvision.ToTensor()  # it is in torchvision.transforms
     # Without the 0: three channels, even of a gray file
     color = cv2.imread(image_name)
     print(color.shape)
@@ -83,6 +83,8 @@ def brute_force(args):
 
     先 resize，再 reshape，最后转为张量：形状对了，但没有归一化，仍是 0 到 255。
     """
+    import torch
+
     image_name = args.gray
     image = cv2.imread(image_name, 0)
     print(image.shape)
@@ -183,11 +185,11 @@ def blue_green_red(args):
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
     # None, and no error, for a file that is missing or cut in half, but not for a JPEG
-    print(cv2.imread("missing.png", 1))
+    print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
-        data[: len(data) // 2].tofile(f"half{suffix}")
-        half = cv2.imread(f"half{suffix}", 1)
+        data[: len(data) // 2].tofile(f"{args.folder}/half{suffix}")
+        half = cv2.imread(f"{args.folder}/half{suffix}", 1)
         print(suffix, None if half is None else half.shape)
     # And, on Windows, for a path with Chinese in it. This reads any path:
     print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
@@ -205,8 +207,8 @@ def back_to_a_file(args):
     rgb = tensor.permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)
     # .byte() drops what follows the point, and makes 0 of 256: hence round and clamp
     rgb = (rgb * 255).round().clamp(0, 255).byte().numpy()
-    cv2.imwrite("from-a-tensor.png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    same = np.array_equal(cv2.imread("from-a-tensor.png", 1), image)
+    cv2.imwrite(args.back, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    same = np.array_equal(cv2.imread(args.back, 1), image)
     print(same)
 
 
@@ -219,23 +221,19 @@ def main(argv: Sequence[str] | None = None) -> dict:
     sections = [grayscale, brute_force, width_first, to_tensor, bits, normalize]
     sections += [blue_green_red, back_to_a_file]
 
-    args.gray, args.color, args.sixteen = drawn = ("gray.tif", "color.png", "slice.tif")
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        if args.image is not None:
-            take_image(args, Path(folder))
-        # On Windows imread opens no path with Chinese. So work in the folder: a name is enough.
-        os.chdir(folder)
-        try:
-            draw_pictures()
-            results = {section.__name__: run(section, args) for section in sections}
-        finally:
-            os.chdir(here)
-        files = ["from-a-tensor.png", *(drawn if args.image is None else [])]
-        for name in files:
-            shutil.copy(Path(folder, name), out_dir)
-    draw_contact_sheet(results, out_dir / "cv2-tensor-steps.png")
-    files = {name: out_dir / name for name in ["cv2-tensor-steps.png", *files]}
+    # On Windows imread opens no path with Chinese in it: a folder whose path, as given, has none.
+    parent = next(name for name in (str(out_dir), tempfile.gettempdir(), ".") if name.isascii())
+    names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
+    with tempfile.TemporaryDirectory(dir=parent) as made:
+        args.folder = f"{parent}/{Path(made).name}"  # since Python 3.12, made is the whole path
+        args.gray, args.color, args.sixteen, args.back = (f"{args.folder}/{name}" for name in names)
+        write_pictures(args)
+        results = {section.__name__: run(section, args) for section in sections}
+        names = names if args.image is None else names[-1:]
+        for name in names:
+            shutil.copy(Path(args.folder, name), out_dir)
+    files = {name: out_dir / name for name in ["cv2-tensor-steps.png", *names]}
+    draw_contact_sheet(results, files["cv2-tensor-steps.png"])
     print(f"\nWritten: {', '.join(map(str, files.values()))}")
     return results | {"files": files}
 
@@ -328,33 +326,28 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
     return picture
 
 
-def take_image(args: argparse.Namespace, folder: Path) -> None:
-    """Copy IMAGE to the folder, as the picture of the sections."""
-    picture = read_picture(args.image, cv2.IMREAD_UNCHANGED)
-    if picture.dtype.itemsize > 2:
-        sys.exit(f"error: {args.image} is {picture.dtype}; this takes pictures of 8 or 16 bits")
-    shutil.copyfile(args.image, folder / "image")
-    args.gray = args.color = "image"
-    if picture.dtype.itemsize == 2:
-        args.sixteen = "image"
-        print(f"!!! {args.image} has 16 bits: flags 0 and 1 leave 8 of them, see bits below")
-
-
-def draw_pictures() -> None:
-    """Something like a CT slice, in int16 and in uint8; a color picture 320 wide and 240 high."""
+def write_pictures(args: argparse.Namespace) -> None:
+    """The files that the sections read: drawn ones, or IMAGE as imread would read it."""
     ct = np.full((512, 512), -1000, np.float32)  # air
     cv2.ellipse(ct, (256, 256), (220, 170), 0, 0, 360, -30, -1)  # the body
-    for x in (165, 347):
-        cv2.ellipse(ct, (x, 240), (75, 110), 0, 0, 360, -800, -1)  # the lungs
+    cv2.ellipse(ct, (165, 240), (75, 110), 0, 0, 360, -800, -1)  # the lungs
+    cv2.ellipse(ct, (347, 240), (75, 110), 0, 0, 360, -800, -1)
     cv2.circle(ct, (256, 365), 33, 850, -1)  # the spine
-    ct = (ct + 50 * torch.randn(512, 512).numpy()).clip(-1000, 1000)
-    cv2.imwrite("slice.tif", ct.astype(np.int16))
-    cv2.imwrite("gray.tif", cv2.normalize(ct, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U))
-
+    ct = (ct + 50 * torch.randn(512, 512).numpy()).clip(-1000, 1000).astype(np.int16)
+    gray = cv2.normalize(ct, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     color = np.tile(np.uint8(np.linspace(90, 250, 320))[:, None], (240, 1, 3))
     cv2.circle(color, (80, 90), 50, (0, 0, 255), -1)  # red: OpenCV draws in BGR, too
     cv2.circle(color, (265, 150), 40, (255, 0, 0), -1)
-    cv2.imwrite("color.png", color)
+    if args.image is not None:
+        unchanged = read_picture(args.image, cv2.IMREAD_UNCHANGED)
+        if unchanged.dtype.itemsize > 2:
+            sys.exit(f"error: {args.image} is {unchanged.dtype}: not a picture of 8 or 16 bits")
+        gray, color = read_picture(args.image, 0), read_picture(args.image, 1)
+        if unchanged.dtype.itemsize == 2:
+            print(f"!!! {args.image} has 16 bits, of which flags 0 and 1 leave 8: see bits below")
+            ct = unchanged
+    for file, picture in {args.gray: gray, args.color: color, args.sixteen: ct}.items():
+        cv2.imwrite(file, picture)
 
 
 def draw_contact_sheet(results: dict, file: Path) -> None:
@@ -363,14 +356,12 @@ def draw_contact_sheet(results: dict, file: Path) -> None:
     for part, (section, variables) in zip(figure.subfigures(4, 2).flat, results.items()):
         part.suptitle(section, weight="bold")
         images = {name: it for name, it in variables.items() if getattr(it, "ndim", 0) in (2, 3)}
-        axes = part.subplots(1, len(images), squeeze=False).flat
-        for ax, (name, image) in zip(axes, images.items()):
+        for ax, (name, image) in zip(part.subplots(1, len(images)), images.items()):
             array = np.asarray(image, dtype=np.float32)
             if array.ndim == 3 and (torch.is_tensor(image) or array.shape[2] > 4):
                 array = array.transpose(1, 2, 0)  # channels were first
-            stride = max(1, max(array.shape[:2]) // 256)
             low, high = array.min(), array.max()
-            ax.imshow((array[::stride, ::stride] - low) / max(high - low, 1e-6), cmap="gray")
+            ax.imshow((array - low) / max(high - low, 1e-6), cmap="gray")
             color = "red" if name == "wrong" else "black"
             ax.set_title(f"{name}\n{tuple(image.shape)}", fontsize=10, color=color)
             ax.set(xlabel=f"{image.dtype}\nblack {low:.5g}, white {high:.5g}", xticks=[], yticks=[])
