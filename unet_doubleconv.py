@@ -562,8 +562,9 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
     "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
     """
-    images, masks = list_pictures(image_dir), list_pictures(mask_dir)
-    one_folder = image_dir.samefile(mask_dir)
+    images = list_pictures(image_dir)
+    one_folder = image_dir.resolve() == mask_dir.resolve()
+    masks = images if one_folder else list_pictures(mask_dir)
     # How often does a change of the end of an image's name, or, read backwards, of its beginning,
     # make the name of a mask?
     rules = Counter({("", "", 1): 0})
@@ -576,9 +577,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     if one_folder:
         images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
         if not images:
-            sys.exit(
-                f"error: in {image_dir} each picture would be its own mask: none is 1_mask for 1"
-            )
+            sys.exit(f"error: each picture of {image_dir} would be its own mask: no 1_mask for 1")
     pairs = []
     for name, image in images.items():
         mask = masks.get((name[::step].removesuffix(end) + other)[::step])
