@@ -310,9 +310,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     # The rate rises to --lr in the first 3/10 of the steps, then falls to almost 0.
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, epochs * len(train_loader))
 
-    print(
-        "Shapes after each stage. down: half H and W. up: double H and W, and join with the output"
-    )
+    print("Shapes after each stage. down: half H and W. up: double H and W, joined with the output")
     print("of that size from inc or down (skip connection). outc: 2 logits for each pixel.")
     records, logits = trace_shapes(model, images[:1].to(device) / 255)
     stages = {name.partition(".")[0]: shapes[0] for name, _, shapes in records}  # in its last layer
