@@ -25,12 +25,14 @@ import argparse
 import ast
 import copy
 import inspect
+import itertools
 import os
 import pickle
 import socket
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -651,7 +653,7 @@ def pretrained(args):
     with torch.no_grad():
         outputs = resnet(images)
     print(outputs.size())
-    # That does not freeze BatchNorm: each forward pass in train mode moves its averages.
+    # That does not freeze BatchNorm: a forward pass in train mode moves its averages.
     # So the frozen body stays in eval mode, in training as well
     average = resnet.bn1.running_mean.clone()
     for training in (False, True):
@@ -884,12 +886,14 @@ def read_image(file: Path, flag: int = AS_STORED) -> np.ndarray:
 
 def read_mask(file: Path) -> np.ndarray:
     """The values of a mask, float32 (H, W); of two colors, as of a palette, how bright they are."""
-    mask = read_picture(file, AS_STORED)
-    gray = mask if mask.ndim == 2 else cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY)
-    if mask.ndim == 3 and (mask != mask[:, :, :1]).any() and len(np.unique(gray)) > 2:
-        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].tolist()
+    mask = np.atleast_3d(np.nan_to_num(read_picture(file, AS_STORED))).astype(np.float32)
+    if np.ptp(mask, axis=2).max() <= 8:  # gray, in a lossy file almost
+        return mask[:, :, 0]
+    gray = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY).round(2)
+    if len(np.unique(gray)) > 2:
+        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].astype(int).tolist()
         sys.exit(f"error: {file} has more than two colors, as RGB {colors}, ...: no mask")
-    return gray.astype(np.float32)
+    return gray
 
 
 def list_pictures(folder: Path) -> dict[str, Path]:
@@ -912,30 +916,33 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, each with its mask, which has the same name before the suffix.
 
-    Or another end of it, by one rule for all: "1_mask" for "1", "1_manual" for "1_training". In one
-    folder for both, a mask's name is that of its picture and more: "1_mask".
+    Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
+    "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
     """
-    images = list_pictures(image_dir)
-    one_folder = mask_dir.is_dir() and mask_dir.samefile(image_dir)
-    masks = images if one_folder else list_pictures(mask_dir)
-    rules, first = [("", "")], min(images, key=len)
-    for mask in masks:
-        same = len(os.path.commonprefix([first, mask]))
-        rules.append((first[same:], mask[same:]))
-    if one_folder:  # nor is 10 the mask of 1
-        rules = [rule for rule in rules if rule[1] and not (rule[0] or rule[1].isdigit())]
-        rules = rules or [("", "_mask")]
-    some = list(images)[:: 1 + len(images) // 100]  # enough to see which rule fits most of them
-    fits = [sum(name.removesuffix(end) + other in masks for name in some) for end, other in rules]
-    end, other = rules[fits.index(max(fits))]
+    images, masks = list_pictures(image_dir), list_pictures(mask_dir)
+    one_folder = image_dir.samefile(mask_dir)
+    # How often does a change of the end of an image's name, or, read backwards, of its beginning,
+    # make the name of a mask?
+    rules = Counter({("", "", 1): 0})
+    for name, mask, step in itertools.product(list(images)[:10], masks, (1, -1)):
+        same = len(os.path.commonprefix([name[::step], mask[::step]]))  # noqa: RUF071
+        end, other = name[::step][same:], mask[::step][same:]
+        if not one_folder or (other and not end and not other.isdigit()):  # 10 is no mask of 1
+            rules[end, other, step] += 1
+    (end, other, step), _ = rules.most_common(1)[0]
     if one_folder:
-        images = {name: file for name, file in images.items() if not name.endswith(other)}
-    pairs = [(file, masks.get(name.removesuffix(end) + other)) for name, file in images.items()]
-    for image, mask in pairs:
+        images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
+        if not images:
+            sys.exit(
+                f"error: in {image_dir} each picture would be its own mask: none is 1_mask for 1"
+            )
+    pairs = []
+    for name, image in images.items():
+        mask = masks.get((name[::step].removesuffix(end) + other)[::step])
         if mask is None:
-            there = ", ".join(file.name for file in [*masks.values()][:3])
-            hint = "; in one folder for both: 1_mask.png for 1.png" if one_folder else ""
-            sys.exit(f"error: no mask for {image.name} in {mask_dir} (there: {there} ...{hint})")
+            there = ", ".join(file.name for file in list(masks.values())[:3])
+            sys.exit(f"error: no mask for {image.name} in {mask_dir}, where there are {there}, ...")
+        pairs.append((image, mask))
     if end or other:
         print(f"{pairs[0][1].name} is the mask of {pairs[0][0].name}, and so on, by their names.")
     return pairs
@@ -945,30 +952,29 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     """Read all of them, before any training. Returns the threshold: above it, a mask is white.
 
     What a value means is decided for all masks together. The lowest is black, the highest white.
-    What stands between must not fill squares of 3x3 pixels, as soft edges do not, unless it is
+    What stands between must not fill squares of 5x5 pixels, as soft edges do not, unless it is
     almost black or white, as in a JPEG: a third value is an error.
     """
-    found, ends, depths, square = {}, {}, set(), np.ones((3, 3), np.uint8)
+    seen, found, depths, square = {}, {}, set(), np.ones((5, 5), np.uint8)
     for image_file, mask_file in tqdm(pairs, unit="pair", delay=2, leave=False, disable=None):
         image, mask = read_picture(image_file, AS_STORED), read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             sizes = f"{image.shape[:2]} and {mask.shape}"
             sys.exit(f"error: {image_file} and {mask_file} differ in height and width: {sizes}")
         depths.add(image.dtype.name)
-        low, high = mask.min().item(), mask.max().item()
-        ends |= {low: mask_file, high: mask_file}
+        seen |= dict.fromkeys(np.unique(mask).tolist(), mask_file)
         filled = cv2.erode(mask, square) == cv2.dilate(mask, square)
-        gray = abs(mask - (low + high) / 2) < (high - low) * 3 / 8
+        gray = abs(mask - (mask.min() + mask.max()) / 2) < np.ptp(mask) * 3 / 8
         counted = mask if gray.mean() > 0.5 else mask[filled]  # mostly gray: no mask, but a photo
         found |= dict.fromkeys(np.unique(counted).tolist(), mask_file)
-    low, high = min(ends), max(ends)
-    found |= {low: ends[low], high: ends[high]}
+    low, high = min(seen), max(seen)
     near = (high - low) / 8 if high - low > 100 else 0
-    noisy = any(high - near <= value < high for value in found)  # a JPEG, or a PNG made of one
-    noisy = noisy or mask_file.suffix.lower() in LOSSY
-    others = [value for value in sorted(found) if low + near * noisy < value < high - near]
+    jpeg = low not in found or any(high - near <= value < high for value in found)
+    black = low + near if jpeg or mask_file.suffix.lower() in LOSSY else low
+    found = seen if len(seen) < 5 else found  # soft edges have more values
+    others = [value for value in sorted(found) if black < value < high - near]
     if others or low == high:
-        values = [f"{value:g} in {found[value].name}" for value in sorted({low, *others[:5], high})]
+        values = [f"{value:g} in {seen[value].name}" for value in sorted({low, *others[:5], high})]
         sys.exit(f"error: masks need two values, black and white; here are {', '.join(values)}")
     print(f"In the masks {low:g} is black and {high:g} is white.")
     if depths != {"uint8"}:
