@@ -658,7 +658,7 @@ def pretrained(args):
     average = resnet.bn1.running_mean.clone()
     for training in (False, True):
         resnet.train(training)
-        resnet(images[:8])
+        resnet(images[:2])
         print(training, torch.equal(resnet.bn1.running_mean, average))
 
 
@@ -791,8 +791,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--masks", metavar="DIR", type=path, help="for own_dataset: a mask for each of --images")
     add("--download", action="store_true", help="CIFAR-10 (170 MB), ResNet's weights (45 MB)")
     add("--data-dir", metavar="DIR", type=path, default="data", help="of CIFAR-10 (%(default)s)")
-    seeded = "of PyTorch's random numbers, not of the pictures drawn or fake (%(default)s)"
-    add("--seed", metavar="N", type=int, default=0, help=seeded)
+    add("--seed", metavar="N", type=int, default=0, help="of all but drawn and fake pictures (0)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
     return parser
@@ -919,8 +918,9 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
     "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
     """
-    images, masks = list_pictures(image_dir), list_pictures(mask_dir)
-    one_folder = image_dir.samefile(mask_dir)
+    images = list_pictures(image_dir)
+    one_folder = image_dir.resolve() == mask_dir.resolve()
+    masks = images if one_folder else list_pictures(mask_dir)
     # How often does a change of the end of an image's name, or, read backwards, of its beginning,
     # make the name of a mask?
     rules = Counter({("", "", 1): 0})
@@ -933,9 +933,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     if one_folder:
         images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
         if not images:
-            sys.exit(
-                f"error: in {image_dir} each picture would be its own mask: none is 1_mask for 1"
-            )
+            sys.exit(f"error: each picture of {image_dir} would be its own mask: no 1_mask for 1")
     pairs = []
     for name, image in images.items():
         mask = masks.get((name[::step].removesuffix(end) + other)[::step])
