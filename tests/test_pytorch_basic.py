@@ -212,10 +212,10 @@ def test_A1_5_own_dataset_that_the_script_draws(run):
     assert 0.03 < masks[:, 1].mean() < 0.3  # the discs
 
 
-def test_A1_5_E22_own_files_rgb_order_and_masks(run_section, tmp_path):
+def test_A1_5_E22_E23_own_files_rgb_order_and_masks(run_section, tmp_path):
     images, masks = tmp_path / "图片 images", tmp_path / "masks"
     white = np.zeros((20, 30), np.uint8)
-    white[:, 15:] = 1
+    white[:, 15:] = 1  # not 255: the notes' `/255`, `astype` would leave only 0
     for folder, picture in ((images, np.full((20, 30, 3), (0, 0, 255), np.uint8)), (masks, white)):
         folder.mkdir()
         for name in "ab":
