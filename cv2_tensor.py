@@ -184,14 +184,14 @@ def blue_green_red(args):
     # A red pixel, normalized in BGR, and in RGB
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
-    # None, and no error, for a file that is missing or cut in half, but not for a JPEG
+    # None, not an error: of no file, of half a file (but of half a JPEG, a picture)
     print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
         data[: len(data) // 2].tofile(f"{args.folder}/half{suffix}")
         half = cv2.imread(f"{args.folder}/half{suffix}", 1)
         print(suffix, None if half is None else half.shape)
-    # And, on Windows, for a path with Chinese in it. This reads any path:
+    # And, on Windows, of a path with Chinese in it. This reads any path:
     print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
 
 
@@ -221,11 +221,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
     sections = [grayscale, brute_force, width_first, to_tensor, bits, normalize]
     sections += [blue_green_red, back_to_a_file]
 
-    # On Windows imread opens no path with Chinese in it. So here is a folder without, as given.
+    # On Windows imread opens no path with Chinese in it: hence a folder whose path has none.
     parent = next(name for name in (str(out_dir), tempfile.gettempdir(), ".") if name.isascii())
     names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
     with tempfile.TemporaryDirectory(dir=parent) as made:
-        args.folder = f"{parent}/{Path(made).name}"  # since Python 3.12, made is the whole path
+        args.folder = f"{parent}/{Path(made).name}"  # made begins at the root, since Python 3.12
         args.gray, args.color, args.sixteen, args.back = (f"{args.folder}/{name}" for name in names)
         write_pictures(args)
         results = {section.__name__: run(section, args) for section in sections}
