@@ -428,7 +428,7 @@ def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir
 
     # Three photos in a row, each with its input; of more than 60, the first 60
     columns, rows = min(len(shown), 6), min(math.ceil(len(shown) / 6), 20)
-    figure = plt.figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+    figure = plt.figure(figsize=(2.2 * columns, 2.7 * rows), layout="constrained")
     for place, (picture, white, title) in enumerate(shown[: columns * rows], start=1):
         ax = figure.add_subplot(rows, columns, place, title=title, xticks=[], yticks=[])
         ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
