@@ -701,7 +701,7 @@ def plot_worst(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> 
     chosen = order[:3] + order[3:][-3:]
     save_columns(file, images[chosen], masks[chosen], predicted[chosen])
     iou = " ".join(f"{class_iou(predicted[index], masks[index], 1):.3f}" for index in chosen)
-    print(f"{file.name}: image, true mask, predicted mask, the worst first. IoU of white: {iou}")
+    print(f"{file.name}: the most and the fewest wrong pixels. IoU of white: {iou}")
 
 
 def plot_history(results: dict[str, list], file: Path) -> None:
