@@ -74,7 +74,7 @@ def folders(tmp_path, monkeypatch):
 # ---- B1 to B3: the error, the layer, the fixed block ----
 
 
-def test_B1_B3_script_prints_the_error_and_the_fixed_shapes(capsys):
+def test_B1_B3_E16_script_prints_the_error_and_the_fixed_shapes(capsys):
     unet_doubleconv.find_the_layer()
     printed = capsys.readouterr().out
     texts = "double_conv.3", TODAY, "(4, 64, 156, 156)", "(4, 64, 160, 160)"
@@ -333,7 +333,7 @@ MASKS = {  # suffix, then what is made of 0 and 1
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_C1_what_the_values_of_masks_mean(tmp_path, monkeypatch, kind):
+def test_C1_E23_what_the_values_of_masks_mean(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(unet_doubleconv, "SIZE", 32)
     suffix, change = MASKS[kind]
     images, masks = own(tmp_path, change, suffix)
