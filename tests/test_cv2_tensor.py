@@ -1,8 +1,8 @@
 import contextlib
 import io
+import os
 import re
 import tempfile
-from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
@@ -145,12 +145,14 @@ def test_C4_any_size_any_path_and_exactly_back(found, tmp_path, monkeypatch, no_
     monkeypatch.setattr(cv2, "imread", ascii_only(cv2.imread, None))
     monkeypatch.setattr(cv2, "imwrite", ascii_only(cv2.imwrite, False))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    mkdtemp = tempfile.mkdtemp  # since Python 3.12 it returns the whole path
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *given: os.path.abspath(mkdtemp(*given)))
     monkeypatch.chdir(folder)
     results = ask("照 片.png", "--size", 32, 16, "--out-dir", "../输出")
     assert results["width_first"]["resized"].shape == (16, 32, 3)
     assert results["blue_green_red"]["half"].shape == (60, 90, 3)
     np.testing.assert_array_equal(Image.open(results["files"]["from-a-tensor.png"]), pixels)
-    assert set(Path("../输出").iterdir()) == set(results["files"].values())
+    assert sorted(os.listdir("../输出")) == ["cv2-tensor-steps.png", "from-a-tensor.png"]
     assert list(folder.iterdir()) == [folder / "照 片.png"]  # nothing else is left there
 
 
@@ -177,10 +179,10 @@ def test_same_seed_same_pictures(found, tmp_path, seed, no_sheet):
 
 def test_image_that_cannot_be_used_is_one_line(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "float.tif"), np.ones((9, 9), np.float32))
-    for name in ("missing.png", "float.tif"):
+    for name, reason in (("missing.png", "cannot be read"), ("float.tif", "float32")):
         with pytest.raises(SystemExit) as stop:
             cv2_tensor.main([str(tmp_path / name), "--out-dir", str(tmp_path / "out")])
-        assert re.fullmatch(r"error: .+", stop.value.code) and name in stop.value.code
+        assert re.fullmatch(f"error: .*{name}.*{reason}.*", stop.value.code)
         assert capsys.readouterr().out == ""
 
 
