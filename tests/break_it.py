@@ -550,6 +550,7 @@ PARTS = [
         iou,
         lambda right, without: loss(without) < loss(right),
         flags="--train-images 30 --epochs 60",
+        tiny="--train-images 8 --epochs 15",
     ),
 ]
 EDITS = MISTAKES + BETTER + FASTER + PARTS
