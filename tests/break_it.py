@@ -507,7 +507,7 @@ PARTS = [
         "nn.BatchNorm2d(16),",
         "nn.Identity(),",
         learned,
-        lambda right, without: loss(without) > loss(right),
+        differ(learned),
     ),
     Edit(
         "relu_lenet",
