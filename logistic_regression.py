@@ -6,7 +6,7 @@ Pytorch_logisticRegression.py：MINIST+逻辑回归实现训练测试
     python logistic_regression.py                    # MNIST, downloaded on the first run (11 MB)
     python logistic_regression.py --dataset digits   # no network: scikit-learn's small digits
 
-Test accuracy 82.5 % (seed 0; 83.4 and 83.3 % with seeds 1 and 2), on 2 CPU cores with PyTorch 2.15.
+Test accuracy 82.5 % (seed 0; 83.3 and 83.2 % with seeds 1 and 2), on 2 CPU cores with PyTorch 2.15.
 It is still rising after five epochs: the learning rate is small.
 
 **Try**, on MNIST with seed 0:
