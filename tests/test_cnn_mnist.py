@@ -141,12 +141,6 @@ def test_E35_batchnorm_keeps_an_exponential_average():
     assert norm.running_mean.item() == pytest.approx(0.9 * (0.1 * 10) + 0.1 * 20)  # 2.9, not 15
 
 
-def test_E33_logits_are_not_probabilities():
-    logits = cnn_mnist.ConvNet()(torch.rand(5, 1, 28, 28))
-    assert not torch.allclose(logits.sum(dim=1), torch.ones(5))
-    torch.testing.assert_close(logits.softmax(dim=1).sum(dim=1), torch.ones(5))
-
-
 def test_bad_words(capsys):
     for flags in (["--model", "vgg"], ["--weights", "x.pt"]):
         with pytest.raises(SystemExit) as stop:

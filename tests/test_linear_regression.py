@@ -1,7 +1,4 @@
-import contextlib
-import io
 import re
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -134,21 +131,6 @@ def test_same_seed_same_numbers(tmp_path):
     first, again, other = (run(tmp_path, "--seed", seed) for seed in ("3", "3", "4"))
     assert first == again
     assert first["train_loss"] != other["train_loss"]
-
-
-def test_runs_pasted_into_a_notebook(tmp_path):
-    cell = {"__name__": "cell", "__doc__": linear_regression.__doc__}
-    exec(Path(linear_regression.__file__).read_text(encoding="utf-8"), cell)
-    assert cell["main"](["--out-dir", str(tmp_path)])["epochs"] == 60
-
-
-def test_home_folder_and_a_console_without_chinese(tmp_path, monkeypatch):
-    for name in ("HOME", "USERPROFILE"):  # Windows has the second
-        monkeypatch.setenv(name, str(tmp_path))
-    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
-    with contextlib.redirect_stdout(console):
-        linear_regression.main(["--out-dir", "~/out"])
-    assert (tmp_path / "out" / "linear.pt").is_file()
 
 
 def test_ctrl_c_leaves_the_weights_of_the_last_whole_run(tmp_path, monkeypatch):
