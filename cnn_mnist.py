@@ -493,7 +493,7 @@ def prepare_photo(gray: np.ndarray) -> tuple[Tensor, str]:
     ink = cv2.min(ink, cv2.absdiff(gray, np.full_like(gray, paper)))
     _, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     if not mask.any() or ink[mask > 0].mean() < 15:  # of 255: that much is noise
-        raise ValueError("no ink found")
+        raise ValueError("no ink in it")
 
     # The digit: the large pieces of ink, without specks. What reaches the border is the edge of
     # the table, of a shadow or of a printed box, if there is a large piece that does not.

@@ -47,7 +47,7 @@ Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.46
 def main(argv: Sequence[str] | None = None) -> dict:
     """Train, save, load again, compare with the exact line.
 
-    Returns what was found: `train_loss` has one value per epoch, `exact` is the best line there is.
+    Returns `train_loss` (a value per epoch), the fitted line, `exact` (the best one) and `files`.
     """
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)

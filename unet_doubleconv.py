@@ -1,4 +1,4 @@
-"""The channel error in a U-Net's DoubleConv: found and fixed; then the U-Net segments pictures.
+"""The channel error in a U-Net's DoubleConv: traced and fixed; then the U-Net segments pictures.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_已解决问题_1
