@@ -7,15 +7,13 @@ Pytorch_已解决问题_1
     python unet_doubleconv.py --images DIR --masks DIR       # your own pictures and masks
     python unet_doubleconv.py --predict photo.jpg            # then: the masks of new pictures
 
-Measured on 2 CPU cores with PyTorch 2.15, on 64 drawings that it was not trained on: intersection
-over union (IoU) of white, the bags, 0.942 (seed 0; 0.959 and 0.947 with seeds 1 and 2). Otsu's
-threshold on brightness gives 0.262. On 60 of 600 photos, where black is the bag: IoU of black
-0.827, 0.813 and 0.810; Otsu 0.530.
+Measured on 2 CPU cores with PyTorch 2.15, seed 0, on 64 drawings that it was not trained on:
+intersection over union (IoU) of white, the bags, 0.953. Otsu's threshold on brightness gives 0.273.
+On 60 of 600 photos, where the bag is black in the mask: IoU of black 0.827; Otsu 0.530.
 
 **Try**
 
-    --epochs 2          # IoU 0.939: most of it is learned early
-    --train-images 50   # IoU 0.894, in a quarter of the steps: the drawn bags are much alike
+    --train-images 30 --epochs 60   # IoU 0.954: fewer drawings, more often; they are much alike
 """
 
 import argparse
