@@ -27,7 +27,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -119,7 +118,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     return correct / total
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Train, test, save, load again; or, with --predict, classify the digits in photos.
 
     Returns the lists that it plots, and the files written; or the predictions.
@@ -136,11 +135,15 @@ def main(argv: Sequence[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
-    make_model, epochs, heading = MODELS[args.model]
+    make_model, epochs = MODELS[args.model]
     if args.predict:
-        weights = args.weights or choose_weights(out_dir, args.model)
+        weights = args.weights or out_dir / f"{args.model}-mnist.pt"
+        if not (args.weights or weights.exists()):
+            print(f"!!! No {weights}: trying {args.model}-digits.pt, learned from coarser pictures")
+            weights = out_dir / f"{args.model}-digits.pt"
         return predict(make_model(), weights, args.predict, device, out_dir)
-    print(f"{heading}\n逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
+    print(f"卷积神经网络 · A convolutional neural network: {make_model.__name__}")
+    print("逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
 
     # 数据集 · What ToTensor does, for all images at once: 0...255 to [0, 1], and one channel
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
@@ -178,19 +181,21 @@ def main(argv: Sequence[str] | None = None) -> dict:
     print(f"{parameters:,} parameters, on {device}\n")
 
     # 训练 · Training, and a test after each epoch
-    train_loss, train_accuracy, test_accuracy, train_seconds = [], [], [], []
+    results = {"train_loss": [], "train_accuracy": [], "test_accuracy": [], "train_seconds": []}
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         loss, accuracy = train_one_epoch(
             model, train_loader, criterion, optimizer, device, scheduler
         )
-        train_seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         if not math.isfinite(loss):
             sys.exit(f"error: the training loss is {loss}: lower --lr")
-        train_loss.append(loss)
-        train_accuracy.append(accuracy)
-        test_accuracy.append(evaluate(model, test_loader, device))
-        print_epoch(epoch, epochs, loss, accuracy, test_accuracy[-1], train_seconds[-1])
+        test_accuracy = evaluate(model, test_loader, device)
+        print_epoch(epoch, epochs, loss, accuracy, test_accuracy, seconds)
+        results["train_loss"].append(loss)
+        results["train_accuracy"].append(accuracy)
+        results["test_accuracy"].append(test_accuracy)
+        results["train_seconds"].append(seconds)
 
     # 保存模型参数 · Save the parameters
     name = f"{args.model}-{dataset}"
@@ -210,19 +215,11 @@ def main(argv: Sequence[str] | None = None) -> dict:
     show_train_and_eval(loaded, test_set[:100][0])
     pictures = ("curves", "mistakes", "filters")
     files = {"weights": weights} | {kind: out_dir / f"{name}-{kind}.png" for kind in pictures}
-    plot_curves(train_loss, train_accuracy, test_accuracy, files["curves"])
+    plot_curves(results, files["curves"])
     plot_mistakes(loaded.to(device), test_loader, device, files["mistakes"])
     plot_filters(loaded, files["filters"])
-    print_result(test_accuracy[-1], dataset, args.dataset, list(files.values()))
-    return {
-        "dataset": dataset,
-        "device": str(device),
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "train_seconds": train_seconds,
-        "files": files,
-    }
+    print_result(test_accuracy, dataset, args.dataset, list(files.values()))
+    return results | {"dataset": dataset, "device": str(device), "files": files}
 
 
 # pytorch搭建LeNet网络 · LeNet
@@ -328,14 +325,11 @@ def resnet_block(in_channels, out_channels, num_residuals, first_block=False) ->
     return nn.Sequential(*blk)
 
 
-MODELS = {  # class, epochs on each dataset (the digits are 1/42 as many images), heading
-    "convnet": (
-        ConvNet,
-        {"mnist": 5, "digits": 20},
-        "MINST+卷积神经网络训练测试 · A convolutional neural network",
-    ),
-    "lenet": (LeNet, {"mnist": 5, "digits": 100}, "pytorch搭建LeNet网络 · LeNet"),
-    "resnet": (ResNet, {"mnist": 1, "digits": 10}, "pytorch搭建ResNet · ResNet-18"),
+# The class, and the epochs on each dataset: the digits are 1/42 as many images
+MODELS = {
+    "convnet": (ConvNet, {"mnist": 5, "digits": 20}),
+    "lenet": (LeNet, {"mnist": 5, "digits": 100}),
+    "resnet": (ResNet, {"mnist": 1, "digits": 10}),
 }
 
 
@@ -384,17 +378,6 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> None:
     print(f"                          in eval(): {dropout.eval()(ones).tolist()}")
     print("In train() it sets each value to 0 with probability 0.5 and doubles the others, so that")
     print("the mean stays about the same; in eval() it does nothing. (These networks use none.)\n")
-
-
-def choose_weights(out_dir: Path, model: str) -> Path:
-    """The weights that were learned from MNIST, or, if there are none, from the digits."""
-    mnist, digits = (out_dir / f"{model}-{dataset}.pt" for dataset in ("mnist", "digits"))
-    if mnist.exists():
-        return mnist
-    if not digits.exists():
-        sys.exit(f"error: no {mnist.name} in {out_dir}: train first, or give --weights")
-    print(f"!!! No {mnist.name} in {out_dir}: taking {digits.name}, learned from coarser pictures.")
-    return digits
 
 
 @torch.no_grad()
@@ -458,11 +441,10 @@ def read_photo(photo: Path) -> np.ndarray:
     try:
         with Image.open(photo) as file:  # once: it may be a pipe
             picture = ImageOps.exif_transpose(file)
-    except Image.UnidentifiedImageError:
-        raise ValueError("it is not a picture that Pillow can read") from None
     except Exception as error:  # a damaged file fails in more ways than one would list
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"it cannot be read: {reason}") from error
+        raise ValueError(
+            f"it cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if picture.mode[0] in "IF":  # gray with 16 bits or more
         print(f"{photo}: more than 8 bits; its darkest pixel becomes 0, its lightest 255")
         gray = np.asarray(picture).astype(float)
@@ -613,16 +595,16 @@ def make_stdout_tolerant() -> None:
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
     accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    wanted = str(accelerator or "cpu") if name == "auto" else name
+    device = str(accelerator or "cpu") if name == "auto" else name
     try:
-        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
-        return torch.device(wanted)
+        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-    if name != "auto":
-        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
-    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
-    return torch.device("cpu")
+        if name != "auto":
+            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
+        print(f"!!! {device} cannot be used here ({reason}): going on without it")
+        device = "cpu"
+    return torch.device(device)
 
 
 def make_out_dir(folder: Path) -> Path:
@@ -689,12 +671,12 @@ def print_result(accuracy: float, dataset: str, wanted: str, files: list[Path]) 
     print(f"Test accuracy on {dataset}: {accuracy:.2%}. Written: {', '.join(map(str, files))}")
 
 
-def plot_curves(loss: list, train_accuracy: list, test_accuracy: list, file: Path) -> None:
+def plot_curves(results: dict[str, list], file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    epochs = range(1, len(loss) + 1)
-    left.plot(epochs, loss, ".-", label="training loss")
-    right.plot(epochs, train_accuracy, ".-", label="training accuracy, during the epoch")
-    right.plot(epochs, test_accuracy, ".-", label="test accuracy, after it")
+    epochs = range(1, len(results["train_loss"]) + 1)
+    left.plot(epochs, results["train_loss"], ".-", label="training loss")
+    right.plot(epochs, results["train_accuracy"], ".-", label="training accuracy, during the epoch")
+    right.plot(epochs, results["test_accuracy"], ".-", label="test accuracy, after it")
     for ax in (left, right):
         ax.set_xlabel("epoch")
         ax.locator_params(axis="x", integer=True)

@@ -30,7 +30,7 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -212,7 +212,7 @@ def back_to_a_file(args):
     print(same)
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Run the sections. Returns for each, by its name, its variables, and the files written."""
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)

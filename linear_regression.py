@@ -27,7 +27,6 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -44,7 +43,7 @@ X = [3.3, 4.4, 5.5, 6.71, 6.93, 4.168, 9.779, 6.182, 7.59, 2.167, 7.042, 10.791,
 Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.465, 1.65, 2.904, 1.3]
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Train, save, load again, compare with the exact line.
 
     Returns `train_loss` (a value per epoch), the fitted line, `exact` (the best one) and `files`.
@@ -176,16 +175,16 @@ def path(text: str) -> Path:
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
     accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    wanted = str(accelerator or "cpu") if name == "auto" else name
+    device = str(accelerator or "cpu") if name == "auto" else name
     try:
-        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
-        return torch.device(wanted)
+        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-    if name != "auto":
-        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
-    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
-    return torch.device("cpu")
+        if name != "auto":
+            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
+        print(f"!!! {device} cannot be used here ({reason}): going on without it")
+        device = "cpu"
+    return torch.device(device)
 
 
 def make_out_dir(folder: Path) -> Path:

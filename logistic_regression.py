@@ -26,7 +26,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -100,7 +99,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     return correct / total
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Train, test, save, load again. Returns the lists that it plots, and the files written."""
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)
@@ -128,17 +127,19 @@ def main(argv: Sequence[str] | None = None) -> dict:
 
     # 训练模型 · Training, and a test after each epoch
     epochs = args.epochs or EPOCHS[dataset]
-    train_loss, train_accuracy, test_accuracy, train_seconds = [], [], [], []
+    results = {"train_loss": [], "train_accuracy": [], "test_accuracy": [], "train_seconds": []}
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         loss, accuracy = train_one_epoch(model, train_loader, criterion, optimizer, device)
-        train_seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
         if not math.isfinite(loss):
             sys.exit(f"error: the training loss is {loss}: lower --lr")
-        train_loss.append(loss)
-        train_accuracy.append(accuracy)
-        test_accuracy.append(evaluate(model, test_loader, device))
-        print_epoch(epoch, epochs, loss, accuracy, test_accuracy[-1], train_seconds[-1])
+        test_accuracy = evaluate(model, test_loader, device)
+        print_epoch(epoch, epochs, loss, accuracy, test_accuracy, seconds)
+        results["train_loss"].append(loss)
+        results["train_accuracy"].append(accuracy)
+        results["test_accuracy"].append(test_accuracy)
+        results["train_seconds"].append(seconds)
 
     # 保存模型参数 · Save the parameters
     weights = out_dir / f"logistic-{dataset}.pt"
@@ -154,18 +155,10 @@ def main(argv: Sequence[str] | None = None) -> dict:
         logits = loaded(image.unsqueeze(0))  # a batch of one
     print(f"\nLoaded again: it predicts {logits.argmax()} for test image 0; its label is {label}.")
 
-    curves = out_dir / f"logistic-{dataset}-curves.png"
-    plot_curves(train_loss, train_accuracy, test_accuracy, curves)
-    print_result(test_accuracy[-1], dataset, args.dataset, [weights, curves])
-    return {
-        "dataset": dataset,
-        "device": str(device),
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "train_seconds": train_seconds,
-        "files": {"weights": weights, "curves": curves},
-    }
+    files = {"weights": weights, "curves": out_dir / f"logistic-{dataset}-curves.png"}
+    plot_curves(results, files["curves"])
+    print_result(test_accuracy, dataset, args.dataset, list(files.values()))
+    return results | {"dataset": dataset, "device": str(device), "files": files}
 
 
 # ---- Below: command line, data files, pictures. The lesson ends here; read it last. ----
@@ -213,16 +206,16 @@ def make_stdout_tolerant() -> None:
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
     accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    wanted = str(accelerator or "cpu") if name == "auto" else name
+    device = str(accelerator or "cpu") if name == "auto" else name
     try:
-        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
-        return torch.device(wanted)
+        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-    if name != "auto":
-        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
-    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
-    return torch.device("cpu")
+        if name != "auto":
+            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
+        print(f"!!! {device} cannot be used here ({reason}): going on without it")
+        device = "cpu"
+    return torch.device(device)
 
 
 def make_out_dir(folder: Path) -> Path:
@@ -289,12 +282,12 @@ def print_result(accuracy: float, dataset: str, wanted: str, files: list[Path]) 
     print(f"Test accuracy on {dataset}: {accuracy:.2%}. Written: {', '.join(map(str, files))}")
 
 
-def plot_curves(loss: list, train_accuracy: list, test_accuracy: list, file: Path) -> None:
+def plot_curves(results: dict[str, list], file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    epochs = range(1, len(loss) + 1)
-    left.plot(epochs, loss, ".-", label="training loss")
-    right.plot(epochs, train_accuracy, ".-", label="training accuracy, during the epoch")
-    right.plot(epochs, test_accuracy, ".-", label="test accuracy, after it")
+    epochs = range(1, len(results["train_loss"]) + 1)
+    left.plot(epochs, results["train_loss"], ".-", label="training loss")
+    right.plot(epochs, results["train_accuracy"], ".-", label="training accuracy, during the epoch")
+    right.plot(epochs, results["test_accuracy"], ".-", label="test accuracy, after it")
     for ax in (left, right):
         ax.set_xlabel("epoch")
         ax.locator_params(axis="x", integer=True)

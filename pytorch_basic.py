@@ -33,7 +33,7 @@ import sys
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -51,8 +51,9 @@ from tqdm import tqdm
 OUT_DIR = Path("outputs", "pytorch_basic")
 LOSSY = {".jp2", ".jpeg", ".jpg", ".webp"}
 SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
-# Gray or BGR, 8 bits or more, no alpha; a photo is not turned by its EXIF, as its mask is not.
-AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+# No alpha, 8 bits or more; a photo is not turned by its EXIF, as its mask is not.
+GRAY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+COLOR = cv2.IMREAD_ANYCOLOR | GRAY  # BGR, but of a gray file gray
 
 # Each function below is a section of the notes: their lines, and some of ours. `run` prints each
 # statement, and below it what it prints. `with refused(ValueError)` is an error that is worth
@@ -581,7 +582,7 @@ class BagDataset(Dataset):
     def __getitem__(self, idx):
         image_file, mask_file = self.files[idx]
         # OpenCV reads blue, green, red; mean and std below are of red, green, blue
-        imgA = cv2.cvtColor(read_image(image_file), cv2.COLOR_BGR2RGB)
+        imgA = cv2.cvtColor(to_bgr(read_picture(image_file, COLOR)), cv2.COLOR_BGR2RGB)
         imgA = cv2.resize(imgA, (160, 160), interpolation=cv2.INTER_AREA)
         # 读入mask图片 · 0 is black, 1 white; resized without values between these
         imgB = (read_mask(mask_file) > self.threshold).astype(np.uint8)
@@ -720,7 +721,7 @@ SECTIONS = {section.__name__: section for section in BASICS + NETWORK + PYTORCH_
 CLASSES = {"network": [Net], "own_dataset": [CustomDataset, BagDataset]}  # printed before them
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Run the sections asked for. Returns a dict: for each name, the variables of that section."""
     make_stdout_tolerant()
     parser = make_parser()
@@ -810,16 +811,16 @@ def make_stdout_tolerant() -> None:
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
     accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    wanted = str(accelerator or "cpu") if name == "auto" else name
+    device = str(accelerator or "cpu") if name == "auto" else name
     try:
-        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
-        return torch.device(wanted)
+        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-    if name != "auto":
-        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
-    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
-    return torch.device("cpu")
+        if name != "auto":
+            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
+        print(f"!!! {device} cannot be used here ({reason}): going on without it")
+        device = "cpu"
+    return torch.device(device)
 
 
 def make_out_dir(folder: Path) -> Path:
@@ -874,70 +875,57 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
     return picture
 
 
-def read_image(file: Path, flag: int = AS_STORED) -> np.ndarray:
+def read_mask(file: Path) -> np.ndarray:
+    """The values of a mask, float32 (H, W); of a color, as in a palette, how bright it is."""
+    return np.nan_to_num(read_picture(file, GRAY)).astype(np.float32)
+
+
+def to_bgr(image: np.ndarray) -> np.ndarray:
     """BGR, uint8 (H, W, 3). More than 8 bits are scaled by the picture's minimum and maximum."""
-    image = read_picture(file, flag)
     if image.dtype != np.uint8:
         image = np.nan_to_num(image, posinf=0, neginf=0)
         image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
 
-def read_mask(file: Path) -> np.ndarray:
-    """The values of a mask, float32 (H, W); of two colors, as of a palette, how bright they are."""
-    mask = np.atleast_3d(np.nan_to_num(read_picture(file, AS_STORED))).astype(np.float32)
-    if np.ptp(mask, axis=2).max() <= 8:  # gray, in a lossy file almost
-        return mask[:, :, 0]
-    gray = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY).round(2)
-    if len(np.unique(gray)) > 2:
-        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].astype(int).tolist()
-        sys.exit(f"error: {file} has more than two colors, as RGB {colors}, ...: no mask")
-    return gray
-
-
 def list_pictures(folder: Path) -> dict[str, Path]:
     """The pictures of a folder, sorted, by their names before the suffix."""
-    if not folder.is_dir():
-        sys.exit(f"error: no folder {folder}")
-    pictures, skipped = {}, []
+    pictures, others = {}, []
     for file in sorted(file for file in folder.glob("[!.]*") if file.is_file()):
         if file.suffix.lower() not in SUFFIXES:
-            skipped.append(file.name)
+            others.append(file.name)
         elif pictures.setdefault(file.stem, file) != file:
             sys.exit(f"error: {pictures[file.stem]} and {file} have the same name: which is meant?")
-    if skipped:
-        print(f"!!! {folder}: files that are not read, {len(skipped)}: {', '.join(skipped[:5])}")
     if not pictures:
-        sys.exit(f"error: no pictures in {folder}")
+        sys.exit(f"error: no {'pictures in' if folder.is_dir() else 'folder'} {folder}")
+    if others:
+        print(f"!!! {folder}: files that are not read, {len(others)}: {', '.join(others[:5])}")
     return pictures
 
 
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, each with its mask, which has the same name before the suffix.
 
-    Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
-    "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
+    Or, by one rule for all, another end of it: "1_manual" for "1_training". In one folder for both,
+    a longer one: "1_mask" for "1".
     """
     images = list_pictures(image_dir)
     one_folder = image_dir.resolve() == mask_dir.resolve()
     masks = images if one_folder else list_pictures(mask_dir)
-    # How often does a change of the end of an image's name, or, read backwards, of its beginning,
-    # make the name of a mask?
-    rules = Counter({("", "", 1): 0})
-    for name, mask, step in itertools.product(list(images)[:10], masks, (1, -1)):
-        same = len(os.path.commonprefix([name[::step], mask[::step]]))  # noqa: RUF071
-        end, other = name[::step][same:], mask[::step][same:]
+    # Which change of the end of an image's name makes the name of a mask, and how often?
+    rules = Counter({("", ""): 0})
+    for name, mask in itertools.product(list(images)[:10], masks):
+        same = len(os.path.commonprefix([name, mask]))  # noqa: RUF071
+        end, other = name[same:], mask[same:]
         if not one_folder or (other and not end and not other.isdigit()):  # 10 is no mask of 1
-            rules[end, other, step] += 1
-    (end, other, step), _ = rules.most_common(1)[0]
-    if one_folder:
-        images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
-        if not images:
-            sys.exit(f"error: each picture of {image_dir} would be its own mask: no 1_mask for 1")
+            rules[end, other] += 1
+    (end, other), _ = rules.most_common(1)[0]
     pairs = []
     for name, image in images.items():
-        mask = masks.get((name[::step].removesuffix(end) + other)[::step])
-        if mask is None:
+        mask = masks.get(name.removesuffix(end) + other)
+        if one_folder and other and name.endswith(other):  # a mask
+            continue
+        if mask in (None, image):
             there = ", ".join(file.name for file in list(masks.values())[:3])
             sys.exit(f"error: no mask for {image.name} in {mask_dir}, where there are {there}, ...")
         pairs.append((image, mask))
@@ -955,7 +943,7 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     """
     seen, found, depths, square = {}, {}, set(), np.ones((5, 5), np.uint8)
     for image_file, mask_file in tqdm(pairs, unit="pair", delay=2, leave=False, disable=None):
-        image, mask = read_picture(image_file, AS_STORED), read_mask(mask_file)
+        image, mask = read_picture(image_file, COLOR), read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             sizes = f"{image.shape[:2]} and {mask.shape}"
             sys.exit(f"error: {image_file} and {mask_file} differ in height and width: {sizes}")
@@ -968,9 +956,9 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     low, high = min(seen), max(seen)
     near = (high - low) / 8 if high - low > 100 else 0
     jpeg = low not in found or any(high - near <= value < high for value in found)
-    black = low + near if jpeg or mask_file.suffix.lower() in LOSSY else low
+    near = near if jpeg or mask_file.suffix.lower() in LOSSY else 0
     found = seen if len(seen) < 5 else found  # soft edges have more values
-    others = [value for value in sorted(found) if black < value < high - near]
+    others = [value for value in sorted(found) if low + near < value < high - near]
     if others or low == high:
         values = [f"{value:g} in {seen[value].name}" for value in sorted({low, *others[:5], high})]
         sys.exit(f"error: masks need two values, black and white; here are {', '.join(values)}")

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -46,12 +45,11 @@ LEAST_STEPS = {"unet": 1, "unet-own": 500}  # 20 pictures are 5 steps: then it t
 LEARNING_RATE = 0.005
 TRAIN_IMAGES = 200
 HELD_OUT_IMAGES = 64
-HELD_OUT_SEED = 2**32  # one more than --seed can be: no seed draws a held-out picture
 LOSSY = {".jp2", ".jpeg", ".jpg", ".webp"}
 SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
-# Gray or BGR, 8 bits or more, no alpha; turned by a photo's EXIF, or not, as its mask is not.
-AS_SEEN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-AS_STORED = AS_SEEN | cv2.IMREAD_IGNORE_ORIENTATION
+# No alpha, 8 bits or more; a photo is not turned by its EXIF, as its mask is not.
+GRAY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+COLOR = cv2.IMREAD_ANYCOLOR | GRAY  # BGR, but of a gray file gray
 OUT_DIR = Path("outputs", "unet_doubleconv")
 
 
@@ -265,7 +263,7 @@ def class_iou(predicted: Tensor, masks: Tensor, value: int) -> float:
     return ((p & m).sum() / (p | m).sum()).nan_to_num(1).item()  # 0 / 0: there was nothing to find
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> dict:
     """Find the wrong layer, train a U-Net of the fixed block, save it; or, with --predict, use it.
 
     Returns the lists that it plots and the files written; or the files of the masks.
@@ -291,8 +289,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
         name, flips = "unet-own", [*flips, v2.RandomVerticalFlip()]
         train_set, (images, masks) = read_pictures(args.images, args.masks)
     else:
-        train_set = draw_bags(args.train_images or TRAIN_IMAGES, args.seed)
-        images, masks = draw_bags(HELD_OUT_IMAGES, HELD_OUT_SEED)
+        train_set = draw_bags(args.train_images or TRAIN_IMAGES, seed=0)
+        images, masks = draw_bags(HELD_OUT_IMAGES, seed=1)
     train_loader = DataLoader(Augmented(*train_set, flips), args.batch_size, shuffle=True)
 
     # 损失函数和优化器 · Model, loss function, optimizer
@@ -374,7 +372,7 @@ def read_pictures(image_dir: Path, mask_dir: Path) -> list[tuple[Tensor, Tensor]
     files, pairs, size = find_pairs(image_dir, mask_dir), [], (SIZE, SIZE)
     threshold = check_pairs(files)
     for image_file, mask_file in files:
-        image = cv2.cvtColor(read_image(image_file), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(to_bgr(read_picture(image_file, COLOR)), cv2.COLOR_BGR2RGB)
         mask = (read_mask(mask_file) > threshold).astype(np.uint8)  # 0 is black, 1 white
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         pairs.append((image, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)))
@@ -402,13 +400,16 @@ def predict_masks(files: list[Path], weights: Path, device: torch.device, out_di
     images, masks, mask_files = [], [], []
     for file in files:
         try:
-            picture = cv2.cvtColor(read_image(file, AS_SEEN), cv2.COLOR_BGR2RGB)
+            picture = read_picture(
+                file, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+            )  # turned upright
         except SystemExit as error:
             print(error, file=sys.stderr)
             continue
-        if read_picture(file, AS_SEEN).dtype != np.uint8:
+        if picture.dtype != np.uint8:
             print(f"{file} has more than 8 bits: scaled by its own minimum and maximum")
-        image = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        image = cv2.cvtColor(to_bgr(picture), cv2.COLOR_BGR2RGB)
+        image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         images.append(torch.from_numpy(image).permute(2, 0, 1))
         masks.append(segment(model, images[-1].unsqueeze(0), device)[0])
         # Enlarging 0 and 255 gives gray edges; >= 128 makes a smooth outline of them.
@@ -440,7 +441,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--epochs", metavar="N", type=positive_int, help="passes over the pictures (see EPOCHS)")
     add("--batch-size", metavar="N", type=positive_int, default=BATCH_SIZE, help="(%(default)s)")
     add("--lr", metavar="X", type=positive_float, default=LEARNING_RATE, help="(%(default)s)")
-    add("--seed", metavar="N", type=seed, default=0, help="of all random numbers (%(default)s)")
+    add("--seed", metavar="N", type=int, default=0, help="of all but the drawings (%(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
     add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
     return parser
@@ -458,12 +459,6 @@ def positive_float(text: str) -> float:
     return float(text)
 
 
-def seed(text: str) -> int:
-    if not 0 <= int(text) < 2**32:
-        raise ValueError  # argparse then says: invalid seed value
-    return int(text)
-
-
 def path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # not Path.expanduser, which refuses ~nobody
 
@@ -477,16 +472,16 @@ def make_stdout_tolerant() -> None:
 def choose_device(name: str) -> torch.device:
     """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
     accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    wanted = str(accelerator or "cpu") if name == "auto" else name
+    device = str(accelerator or "cpu") if name == "auto" else name
     try:
-        torch.ones(1, device=wanted).add(1).item()  # a GPU too old for this PyTorch fails here
-        return torch.device(wanted)
+        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-    if name != "auto":
-        sys.exit(f"error: {wanted} cannot be used here ({reason}): try --device cpu")
-    print(f"!!! {wanted} cannot be used here ({reason}): going on without it")
-    return torch.device("cpu")
+        if name != "auto":
+            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
+        print(f"!!! {device} cannot be used here ({reason}): going on without it")
+        device = "cpu"
+    return torch.device(device)
 
 
 def make_out_dir(folder: Path) -> Path:
@@ -514,70 +509,57 @@ def read_picture(file: Path, flag: int) -> np.ndarray:
     return picture
 
 
-def read_image(file: Path, flag: int = AS_STORED) -> np.ndarray:
+def read_mask(file: Path) -> np.ndarray:
+    """The values of a mask, float32 (H, W); of a color, as in a palette, how bright it is."""
+    return np.nan_to_num(read_picture(file, GRAY)).astype(np.float32)
+
+
+def to_bgr(image: np.ndarray) -> np.ndarray:
     """BGR, uint8 (H, W, 3). More than 8 bits are scaled by the picture's minimum and maximum."""
-    image = read_picture(file, flag)
     if image.dtype != np.uint8:
         image = np.nan_to_num(image, posinf=0, neginf=0)
         image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
 
-def read_mask(file: Path) -> np.ndarray:
-    """The values of a mask, float32 (H, W); of two colors, as of a palette, how bright they are."""
-    mask = np.atleast_3d(np.nan_to_num(read_picture(file, AS_STORED))).astype(np.float32)
-    if np.ptp(mask, axis=2).max() <= 8:  # gray, in a lossy file almost
-        return mask[:, :, 0]
-    gray = cv2.cvtColor(mask, cv2.COLOR_BGR2GRAY).round(2)
-    if len(np.unique(gray)) > 2:
-        colors = np.unique(mask.reshape(-1, 3), axis=0)[:4, ::-1].astype(int).tolist()
-        sys.exit(f"error: {file} has more than two colors, as RGB {colors}, ...: no mask")
-    return gray
-
-
 def list_pictures(folder: Path) -> dict[str, Path]:
     """The pictures of a folder, sorted, by their names before the suffix."""
-    if not folder.is_dir():
-        sys.exit(f"error: no folder {folder}")
-    pictures, skipped = {}, []
+    pictures, others = {}, []
     for file in sorted(file for file in folder.glob("[!.]*") if file.is_file()):
         if file.suffix.lower() not in SUFFIXES:
-            skipped.append(file.name)
+            others.append(file.name)
         elif pictures.setdefault(file.stem, file) != file:
             sys.exit(f"error: {pictures[file.stem]} and {file} have the same name: which is meant?")
-    if skipped:
-        print(f"!!! {folder}: files that are not read, {len(skipped)}: {', '.join(skipped[:5])}")
     if not pictures:
-        sys.exit(f"error: no pictures in {folder}")
+        sys.exit(f"error: no {'pictures in' if folder.is_dir() else 'folder'} {folder}")
+    if others:
+        print(f"!!! {folder}: files that are not read, {len(others)}: {', '.join(others[:5])}")
     return pictures
 
 
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """The pictures of a folder, each with its mask, which has the same name before the suffix.
 
-    Or, by one rule for all, another end or beginning of it: "1_mask" for "1", "1_manual" for
-    "1_training", "mask_1" for "image_1". In one folder for both, more of it: "1_mask" for "1".
+    Or, by one rule for all, another end of it: "1_manual" for "1_training". In one folder for both,
+    a longer one: "1_mask" for "1".
     """
     images = list_pictures(image_dir)
     one_folder = image_dir.resolve() == mask_dir.resolve()
     masks = images if one_folder else list_pictures(mask_dir)
-    # How often does a change of the end of an image's name, or, read backwards, of its beginning,
-    # make the name of a mask?
-    rules = Counter({("", "", 1): 0})
-    for name, mask, step in itertools.product(list(images)[:10], masks, (1, -1)):
-        same = len(os.path.commonprefix([name[::step], mask[::step]]))  # noqa: RUF071
-        end, other = name[::step][same:], mask[::step][same:]
+    # Which change of the end of an image's name makes the name of a mask, and how often?
+    rules = Counter({("", ""): 0})
+    for name, mask in itertools.product(list(images)[:10], masks):
+        same = len(os.path.commonprefix([name, mask]))  # noqa: RUF071
+        end, other = name[same:], mask[same:]
         if not one_folder or (other and not end and not other.isdigit()):  # 10 is no mask of 1
-            rules[end, other, step] += 1
-    (end, other, step), _ = rules.most_common(1)[0]
-    if one_folder:
-        images = {name: file for name, file in images.items() if not name[::step].endswith(other)}
-        if not images:
-            sys.exit(f"error: each picture of {image_dir} would be its own mask: no 1_mask for 1")
+            rules[end, other] += 1
+    (end, other), _ = rules.most_common(1)[0]
     pairs = []
     for name, image in images.items():
-        mask = masks.get((name[::step].removesuffix(end) + other)[::step])
-        if mask is None:
+        mask = masks.get(name.removesuffix(end) + other)
+        if one_folder and other and name.endswith(other):  # a mask
+            continue
+        if mask in (None, image):
             there = ", ".join(file.name for file in list(masks.values())[:3])
             sys.exit(f"error: no mask for {image.name} in {mask_dir}, where there are {there}, ...")
         pairs.append((image, mask))
@@ -595,7 +577,7 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     """
     seen, found, depths, square = {}, {}, set(), np.ones((5, 5), np.uint8)
     for image_file, mask_file in tqdm(pairs, unit="pair", delay=2, leave=False, disable=None):
-        image, mask = read_picture(image_file, AS_STORED), read_mask(mask_file)
+        image, mask = read_picture(image_file, COLOR), read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             sizes = f"{image.shape[:2]} and {mask.shape}"
             sys.exit(f"error: {image_file} and {mask_file} differ in height and width: {sizes}")
@@ -608,9 +590,9 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     low, high = min(seen), max(seen)
     near = (high - low) / 8 if high - low > 100 else 0
     jpeg = low not in found or any(high - near <= value < high for value in found)
-    black = low + near if jpeg or mask_file.suffix.lower() in LOSSY else low
+    near = near if jpeg or mask_file.suffix.lower() in LOSSY else 0
     found = seen if len(seen) < 5 else found  # soft edges have more values
-    others = [value for value in sorted(found) if black < value < high - near]
+    others = [value for value in sorted(found) if low + near < value < high - near]
     if others or low == high:
         values = [f"{value:g} in {seen[value].name}" for value in sorted({low, *others[:5], high})]
         sys.exit(f"error: masks need two values, black and white; here are {', '.join(values)}")

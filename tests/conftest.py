@@ -4,7 +4,6 @@ import os
 import socket
 import struct
 import urllib.request
-import zlib
 
 os.environ["MPLBACKEND"] = "Agg"  # before pyplot is imported: no test opens a window
 
@@ -77,13 +76,6 @@ def write_mnist(folder, train: int = 600, test: int = 200) -> None:
         images = np.stack([draw_digit(label, rng) for label in labels])
         write_idx(raw / f"{split}-images-idx3-ubyte", images)
         write_idx(raw / f"{split}-labels-idx1-ubyte", labels)
-
-
-def write_too_large_png(path) -> None:
-    """A header that promises 40,000x40,000 pixels, which OpenCV refuses by an exception."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
-    checksum = struct.pack(">I", zlib.crc32(header))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -51,25 +52,7 @@ def test_A5_train_and_eval_differ_by_batchnorm_and_dropout(capsys):
 
 def test_A7_lenet_is_printed_as_in_the_notebook_and_does_not_mind_modes(capsys):
     model = cnn_mnist.LeNet()
-    assert str(model).splitlines() == [
-        "LeNet(",
-        "  (conv): Sequential(",
-        "    (0): Conv2d(1, 6, kernel_size=(5, 5), stride=(1, 1))",
-        "    (1): Sigmoid()",
-        "    (2): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)",
-        "    (3): Conv2d(6, 16, kernel_size=(5, 5), stride=(1, 1))",
-        "    (4): Sigmoid()",
-        "    (5): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)",
-        "  )",
-        "  (fc): Sequential(",
-        "    (0): Linear(in_features=256, out_features=120, bias=True)",
-        "    (1): Sigmoid()",
-        "    (2): Linear(in_features=120, out_features=84, bias=True)",
-        "    (3): Sigmoid()",
-        "    (4): Linear(in_features=84, out_features=10, bias=True)",
-        "  )",
-        ")",
-    ]
+    assert f"{model}\n" == (Path(__file__).parent / "lenet.txt").read_text()
     printed = shapes(model, 28, capsys)
     assert printed[0].endswith("-> (1, 6, 24, 24)") and printed[5].endswith("-> (1, 16, 4, 4)")
     assert [line.split(" -> ")[1] for line in printed[6::2]] == ["(1, 120)", "(1, 84)", "(1, 10)"]
@@ -161,15 +144,12 @@ class SaysTheMean(nn.Module):
 
 def test_pictures_show_what_they_say(tmp_path, monkeypatch):
     monkeypatch.setattr(cnn_mnist.plt, "close", lambda figure: None)
-    cnn_mnist.plot_curves([3, 2], [0.4, 0.5], [0.6, 0.7], tmp_path / "curves.png")
+    results = {"train_loss": [3, 2], "train_accuracy": [0.4, 0.5], "test_accuracy": [0.6, 0.7]}
+    cnn_mnist.plot_curves(results, tmp_path / "curves.png")
     lines = {line.get_label(): line for ax in plt.gcf().axes for line in ax.get_lines()}
-    assert [line.split(",")[0] for line in lines] == [
-        "training loss",
-        "training accuracy",
-        "test accuracy",
-    ]
-    assert [list(line.get_ydata()) for line in lines.values()] == [[3, 2], [0.4, 0.5], [0.6, 0.7]]
-    assert all(list(line.get_xdata()) == [1, 2] for line in lines.values())
+    for (name, values), (label, line) in zip(results.items(), lines.items(), strict=True):
+        assert label.startswith(name.replace("train_", "training ").replace("_", " "))
+        assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], values)
 
     model, digits, labels = SaysTheMean(), torch.arange(30) % 10, torch.arange(30) % 10
     labels[[3, 15]] = 7  # where the model says 3 and 5

@@ -42,16 +42,6 @@ def test_runs_alone_in_an_empty_folder_on_a_console_without_chinese(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"nn_demo.py", "outputs"}
 
 
-def test_main_can_be_called_where_a_console_lacks_chinese(tmp_path, monkeypatch):
-    """As Windows' CI does, from a program of its own."""
-    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
-    monkeypatch.setattr(sys, "stdout", console)
-    flags = ["--dataset", "digits", "--epochs", "1", "--limit", "9", "--out-dir", str(tmp_path)]
-    nn_demo.main(flags)
-    console.seek(0)
-    assert console.readline().strip() == "?????? · A small neural network"
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_where_stdout_is_a_notebooks_and_importing_does_nothing(script, monkeypatch, tmp_path):
     """Pasted into a cell, a script has no __file__; %run has no stdout.reconfigure."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import draw_digit, write_too_large_png
+from conftest import draw_digit
 from PIL import Image
 
 import cnn_mnist
@@ -138,10 +138,7 @@ def test_photo_of_any_size(shape):
         ("as long as the photo", [(150, 154, 0, 400)]),
         ("two pieces of like size", [(60, 200, 80, 100), (70, 190, 200, 220)]),  # side by side
         ("two pieces of like size", [(30, 120, 80, 95), (160, 260, 80, 95)]),  # one above the other
-        (
-            "all round the border",
-            FRAME,
-        ),
+        ("all round the border", FRAME),
     ],
 )
 def test_what_can_hardly_be_one_digit_is_said(words, bars, trained, tmp_path, capsys):
@@ -183,9 +180,8 @@ def half(path):
 BAD = [
     (lambda path: None, "cannot be read: No such file"),
     (lambda path: path.mkdir(), "cannot be read"),
-    (lambda path: path.write_bytes(b""), "not a picture"),
+    (lambda path: path.write_bytes(b""), "cannot be read"),
     (half, "cannot be read"),
-    (write_too_large_png, "not a picture"),
     (lambda path: write(np.full((200, 200), 200, np.uint8), path), "no ink"),
     (noise, "no ink"),
 ]
@@ -234,11 +230,11 @@ def test_bad_weights_are_one_error_line_and_never_run(weights, tmp_path, monkeyp
 def test_weights_are_those_of_mnist_or_else_of_the_digits(trained, tmp_path, capsys):
     write(page(DIGIT), tmp_path / "1.png")
     mnist, digits = tmp_path / "convnet-mnist.pt", tmp_path / "convnet-digits.pt"
-    with pytest.raises(SystemExit, match=r"^error: no convnet-mnist\.pt in .*: train first"):
+    with pytest.raises(SystemExit, match=r"^error: .*convnet-digits\.pt cannot"):
         predict(tmp_path, tmp_path / "1.png")
     for weights, warned in ((digits, True), (mnist, False)):
         shutil.copy(trained / "convnet-mnist.pt", weights)
         os.utime(weights, (1000, 1000 * warned))  # the later one is the older
         predict(tmp_path, tmp_path / "1.png")
         out = capsys.readouterr().out
-        assert f"with the weights {weights}" in out and warned == ("!!! No convnet-mnist.pt" in out)
+        assert f"with the weights {weights}" in out and warned == (f"!!! No {mnist}" in out)

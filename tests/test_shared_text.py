@@ -23,15 +23,8 @@ def functions(name: str) -> dict[str, str]:
 
 
 def test_the_seven_scripts():
-    assert SCRIPTS == [
-        "cnn_mnist.py",
-        "cv2_tensor.py",
-        "linear_regression.py",
-        "logistic_regression.py",
-        "nn_demo.py",
-        "pytorch_basic.py",
-        "unet_doubleconv.py",
-    ]
+    names = "cnn_mnist cv2_tensor linear_regression logistic_regression nn_demo pytorch_basic "
+    assert " ".join(SCRIPTS).replace(".py", "") == names + "unet_doubleconv"
 
 
 def test_mnist_scripts_are_alike_below_the_line():

