@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
-    make_model, epochs = MODELS[args.model]
+    make_model, default_epochs = MODELS[args.model]
     if args.predict:
         weights = args.weights or out_dir / f"{args.model}-mnist.pt"
         if not (args.weights or weights.exists()):
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> dict:
         model = model.to(memory_format=torch.channels_last)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    epochs = args.epochs or epochs[dataset]
+    epochs = args.epochs or default_epochs[dataset]
     scheduler, size = None, 28
     if args.model == "resnet":
         # Its rate falls evenly to about 0: at a constant rate it is left to chance how good the
@@ -213,8 +213,9 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"\nLoaded again: it predicts {logits.argmax()} for test image 0; its label is {label}.")
 
     show_train_and_eval(loaded, test_set[:100][0])
-    pictures = ("curves", "mistakes", "filters")
-    files = {"weights": weights} | {kind: out_dir / f"{name}-{kind}.png" for kind in pictures}
+    files = {"weights": weights}
+    for picture in ("curves", "mistakes", "filters"):
+        files[picture] = out_dir / f"{name}-{picture}.png"
     plot_curves(results, files["curves"])
     plot_mistakes(loaded.to(device), test_loader, device, files["mistakes"])
     plot_filters(loaded, files["filters"])
@@ -341,8 +342,10 @@ def show_shapes(model: nn.Module, images: Tensor) -> None:
         print(f"  {type(layer).__name__:18} {tuple(inputs[0].shape)!s:18} -> {tuple(output.shape)}")
 
     print("Shapes before and after each layer: (batch, channels, height, width)")
-    layers = [layer for part in model.children() for layer in list(part.children()) or [part]]
-    hooks = [layer.register_forward_hook(show) for layer in layers]
+    hooks = []
+    for part in model.children():
+        for layer in list(part.children()) or [part]:
+            hooks.append(layer.register_forward_hook(show))
     model.eval()(images)
     for hook in hooks:
         hook.remove()

@@ -49,11 +49,6 @@ from torchvision import datasets, models, transforms
 from tqdm import tqdm
 
 OUT_DIR = Path("outputs", "pytorch_basic")
-LOSSY = {".jp2", ".jpeg", ".jpg", ".webp"}
-SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
-# No alpha, 8 bits or more; a photo is not turned by its EXIF, as its mask is not.
-GRAY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-COLOR = cv2.IMREAD_ANYCOLOR | GRAY  # BGR, but of a gray file gray
 
 # Each function below is a section of the notes: their lines, and some of ours. `run` prints each
 # statement, and below it what it prints. `with refused(ValueError)` is an error that is worth
@@ -747,6 +742,12 @@ def main(argv: list[str] | None = None) -> dict:
 
 # ---- Below: sessions, command line, data. Nothing of it is about PyTorch; read it last. ----
 
+LOSSY = {".jp2", ".jpeg", ".jpg", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
+# No alpha, 8 bits or more; a photo is not turned by its EXIF, as its mask is not.
+GRAY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+COLOR = cv2.IMREAD_ANYCOLOR | GRAY  # BGR, but of a gray file gray
+
 
 def run(section: Callable, args: argparse.Namespace, *classes: type) -> dict:
     """Run a section as a session: print each statement, then run it. Returns its variables.
@@ -961,7 +962,7 @@ def check_pairs(pairs: list[tuple[Path, Path]]) -> float:
     others = [value for value in sorted(found) if low + near < value < high - near]
     if others or low == high:
         values = [f"{value:g} in {seen[value].name}" for value in sorted({low, *others[:5], high})]
-        sys.exit(f"error: masks need two values, black and white; here are {', '.join(values)}")
+        sys.exit(f"error: masks need two values; here are, as gray, {', '.join(values)}")
     print(f"In the masks {low:g} is black and {high:g} is white.")
     if depths != {"uint8"}:
         print("Images of more than 8 bits are scaled, each by its own minimum and maximum.")
