@@ -81,7 +81,7 @@ def train_one_epoch(
 ) -> tuple[float, float]:
     """Take one step for each batch. Returns mean loss and accuracy of the images.
 
-    Both are of the batches as they come: each before the update that it leads to.
+    Those of each batch are measured before its update.
     """
     model.train()
     total_loss, correct = 0.0, 0
@@ -112,7 +112,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     correct = total = 0
     for images, labels in loader:
         images, labels = images.to(device), labels.to(device)
-        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · the largest logit
+        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · it has the largest logit
         total += labels.size(0)
         correct += (predicted == labels).sum().item()
     return correct / total
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
-    make_model, default_epochs = MODELS[args.model]
+    make_model, default_epochs = MODELS[args.model]  # below ResNet
     if args.predict:
         weights = args.weights or out_dir / f"{args.model}-mnist.pt"
         if not (args.weights or weights.exists()):
@@ -145,10 +145,12 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"卷积神经网络 · A convolutional neural network: {make_model.__name__}")
     print("逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
 
-    # 数据集 · What ToTensor does, for all images at once: 0...255 to [0, 1], and one channel
+    # 数据集 · What ToTensor does, at once: (N, 28, 28), 0...255, to (N, 1, 28, 28) in [0, 1]
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
-    train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
-    test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
+    images = images.unsqueeze(1) / 255
+    test_images = test_images.unsqueeze(1) / 255
+    train_set = TensorDataset(images[: args.limit], labels[: args.limit])
+    test_set = TensorDataset(test_images, test_labels)
     print(f"{dataset}: {len(train_set):,} training and {len(test_set):,} test images")
 
     # 数据加载器 · Batches; the training images in another order in each epoch
@@ -360,7 +362,7 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> None:
     running averages, which every batch in training has moved a tenth of the way to its own values.
     """
     print("\neval模式和train模式的区别 · What train() and eval() change")
-    print("train() 用当前这一批的均值和方差，eval() 用训练时的滑动平均。\n")
+    print("train() 用本批的均值和方差，eval() 用滑动平均；LeNet 没有 BatchNorm，没有差别。\n")
     model = copy.deepcopy(model)  # a pass in train mode moves the running averages
     in_eval, alone_in_eval = model.eval()(images), model(images[:1])
     in_train = model.train()(images)
@@ -381,6 +383,9 @@ def show_train_and_eval(model: nn.Module, images: Tensor) -> None:
     print(f"                          in eval(): {dropout.eval()(ones).tolist()}")
     print("In train() it sets each value to 0 with probability 0.5 and doubles the others, so that")
     print("the mean stays about the same; in eval() it does nothing. (These networks use none.)\n")
+
+
+# ---- The second lesson: digits in photos ----
 
 
 @torch.no_grad()
@@ -524,7 +529,7 @@ def prepare_photo(gray: np.ndarray) -> tuple[Tensor, str]:
     shift_x = 14 - moments["m10"] / moments["m00"]
     shift_y = 14 - moments["m01"] / moments["m00"]
     ink = cv2.warpAffine(ink, np.float32([[1, 0, shift_x], [0, 1, shift_y]]), (28, 28))
-    reason = "; ".join(reason for reason, holds in reasons.items() if holds)
+    reason = "; ".join(text for text, holds in reasons.items() if holds)
     return torch.from_numpy(ink).float().unsqueeze(0), reason
 
 

@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 from tqdm import tqdm
 
-# 超参数 · Hyperparameters, as in the notes; 200 epochs of the digits are 3,000 steps, too.
+# 超参数 · Hyperparameters of the notes. The digits are few images: there it takes more epochs.
 EPOCHS = {"mnist": 5, "digits": 200}
 BATCH_SIZE = 100
 LEARNING_RATE = 0.001
@@ -64,7 +64,7 @@ class LogisticRegression(nn.Module):
 def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
     """Take one step for each batch. Returns mean loss and accuracy of the images.
 
-    Both are of the batches as they come: each before the update that it leads to.
+    Those of each batch are measured before its update.
     """
     model.train()
     total_loss, correct = 0.0, 0
@@ -93,7 +93,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     correct = total = 0
     for images, labels in loader:
         images, labels = images.to(device), labels.to(device)
-        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · the largest logit
+        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · it has the largest logit
         total += labels.size(0)
         correct += (predicted == labels).sum().item()
     return correct / total
@@ -108,10 +108,12 @@ def main(argv: list[str] | None = None) -> dict:
     out_dir = make_out_dir(args.out_dir)
     print("逻辑回归 · Logistic regression\n一个线性层；softmax 已经在交叉熵损失函数里。\n")
 
-    # 数据集 · What ToTensor does, for all images at once: 0...255 to [0, 1], and one channel
+    # 数据集 · What ToTensor does, at once: (N, 28, 28), 0...255, to (N, 1, 28, 28) in [0, 1]
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
-    train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
-    test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
+    images = images.unsqueeze(1) / 255
+    test_images = test_images.unsqueeze(1) / 255
+    train_set = TensorDataset(images[: args.limit], labels[: args.limit])
+    test_set = TensorDataset(test_images, test_labels)
     print(f"{dataset}: {len(train_set):,} training and {len(test_set):,} test images")
 
     # 数据加载器 · Batches; the training images in another order in each epoch

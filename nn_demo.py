@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 from tqdm import tqdm
 
-# 超参数的设定 · Hyperparameters, as in the notes; the digits are 1/42 as many images: more epochs.
+# 超参数的设定 · Hyperparameters of the notes. The digits are few: there it takes more epochs.
 HIDDEN_SIZE = 500
 EPOCHS = {"mnist": 5, "digits": 20}
 BATCH_SIZE = 100
@@ -66,7 +66,7 @@ class NeuralNet(nn.Module):
 def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
     """Take one step for each batch. Returns mean loss and accuracy of the images.
 
-    Both are of the batches as they come: each before the update that it leads to.
+    Those of each batch are measured before its update.
     """
     model.train()
     total_loss, correct = 0.0, 0
@@ -95,13 +95,13 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     correct = total = 0
     for images, labels in loader:
         images, labels = images.to(device), labels.to(device)
-        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · the largest logit
+        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · it has the largest logit
         total += labels.size(0)
         correct += (predicted == labels).sum().item()
     return correct / total
 
 
-# 训练之前 · Two checks that find most mistakes
+# 训练之前 · Two quick checks
 def check(model, train_set, criterion, lr, device) -> tuple[float, float]:
     """Overfit one batch: 50 steps of a copy of the model on the first 100 images.
 
@@ -110,14 +110,16 @@ def check(model, train_set, criterion, lr, device) -> tuple[float, float]:
     """
     model = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    with torch.random.fork_rng():  # the training after this draws the same numbers as without it
-        loader = DataLoader(TensorDataset(*train_set[:100]), batch_size=100)
-        losses = []
-        for _ in range(50):
-            loss, _ = train_one_epoch(model, loader, criterion, optimizer, device)
-            losses.append(loss)
+    images, labels = train_set[:100]
+    # A generator of its own: the training after this draws the same numbers as without it.
+    generator = torch.Generator()
+    loader = DataLoader(TensorDataset(images, labels), batch_size=100, generator=generator)
+    losses = []
+    for _ in range(50):
+        loss, _ = train_one_epoch(model, loader, criterion, optimizer, device)
+        losses.append(loss)
     print(f"Loss before training: {losses[0]:.3f}. Ten classes, equally likely: ln 10 = 2.303.")
-    print(f"Loss after 50 steps on one batch: {losses[-1]:.3f}. It should be near 0.\n")
+    print(f"Loss at the 50th step on one batch: {losses[-1]:.3f}. It should be near 0.\n")
     return losses[0], losses[-1]
 
 
@@ -130,10 +132,12 @@ def main(argv: list[str] | None = None) -> dict:
     out_dir = make_out_dir(args.out_dir)
     print("简易神经网络 · A small neural network\n784-500-10；训练之前先过拟合一个批次。\n")
 
-    # 数据集 · What ToTensor does, for all images at once: 0...255 to [0, 1], and one channel
+    # 数据集 · What ToTensor does, at once: (N, 28, 28), 0...255, to (N, 1, 28, 28) in [0, 1]
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
-    train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
-    test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
+    images = images.unsqueeze(1) / 255
+    test_images = test_images.unsqueeze(1) / 255
+    train_set = TensorDataset(images[: args.limit], labels[: args.limit])
+    test_set = TensorDataset(test_images, test_labels)
     print(f"{dataset}: {len(train_set):,} training and {len(test_set):,} test images")
 
     # 数据加载器 · Batches; the training images in another order in each epoch

@@ -130,9 +130,7 @@ def differ(see: Callable[[dict], str]) -> Callable[[dict, dict], bool]:
 ZERO_GRAD = "optimizer.zero_grad()"
 MLP_OUTPUT = "out = self.fc2(out)"
 TRAIN_LOADER = "train_loader = DataLoader(train_set, args.batch_size, shuffle=True)"
-TRAIN_SET = (
-    "train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])"
-)
+TRAIN_SET = "train_set = TensorDataset(images[: args.limit], labels[: args.limit])"
 MLP_ADAM = "optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)"
 LOGITS = "logits = model(images)"
 NORMALIZED = "tensor = Normalize(MEAN, STD)(ToTensor()(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))"
@@ -223,8 +221,8 @@ MISTAKES = [
         "not_scaled",
         "Training images 0...255, test images 0...1",
         "nn_demo",
-        TRAIN_SET,
-        TRAIN_SET.replace(" / 255", ".float()"),
+        "images = images.unsqueeze(1) / 255",
+        "images = images.unsqueeze(1).float()",
         learned,
         lambda right, broken: abs(broken["first_loss"] - math.log(10)) > 1,
     ),
@@ -613,7 +611,7 @@ def print_tables(names: list[str], data_dir: Path, out_dir: str) -> None:
         return run(source(script, edit), f"{flags}{mnist} --out-dir {out_dir}")
 
     once = cache(found_by)  # many rows have one script, and one run of it as it is
-    print("## Two checks\n\n| what | loss before training | after 50 steps |\n|---|---|---|")
+    print("## Two checks\n\n| what | loss before training | at the 50th step |\n|---|---|---|")
     checked = [edit for edit in MISTAKES if edit.script == "nn_demo" and not edit.loud]
     for edit in (None, *(edit for edit in checked if edit.name in names)):
         if edit or any(edit.name in names for edit in checked):
