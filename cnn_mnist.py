@@ -616,7 +616,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it before the training, not after."""
+    """Make the folder, and try to write to it: an error comes now, not at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

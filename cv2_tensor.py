@@ -46,8 +46,7 @@ from torchvision.transforms import Normalize, ToTensor, v2
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 OUT_DIR = Path("outputs", "cv2_tensor")
 
-# Each function below is a section of the notes. `run` prints each of its statements, and then runs
-# it. args.gray, args.color and args.sixteen are picture files, drawn or made of IMAGE.
+# 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. args.gray, args.color and args.sixteen are picture files, drawn or made of IMAGE.
 
 
 def span(image) -> str:
@@ -95,7 +94,7 @@ def brute_force(args):
     print(image_tensor.shape)
     # 没有进行归一化 · Not divided by 255; resize interpolates: the largest may be less
     print(image_tensor.min(), image_tensor.max())
-    # Today, since torch.FloatTensor(3) is not a 3, but three numbers:
+    # Today, with the dtype by name (torch.FloatTensor(3) makes three numbers, not a 3)
     print(torch.equal(torch.from_numpy(image_new).float(), image_tensor))
 
 
@@ -184,7 +183,7 @@ def blue_green_red(args):
     # A red pixel, normalized in BGR, and in RGB
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
-    # None, not an error: of no file, of half a file (but of half a JPEG, a picture)
+    # None, and a warning on stderr: of no file, of half a file (not of half a JPEG)
     print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
@@ -304,7 +303,7 @@ def make_stdout_tolerant() -> None:
 
 
 def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it before the training, not after."""
+    """Make the folder, and try to write to it: an error comes now, not at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

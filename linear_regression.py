@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
     files = {"weights": out_dir / "linear.pt", "fit": out_dir / "linear-fit.png"}
     print("线性回归 · Linear regression\n梯度下降得到的直线与最小二乘的精确解比较。\n")
 
-    # (15, 1): 15 examples with one feature each. Targets of shape (15,) beside outputs of shape
+    # 形状 · (15, 1): 15 examples with one feature each. Targets of shape (15,) beside outputs of
     # (15, 1) would be broadcast to (15, 15), and the loss would be a wrong number.
     x_train, y_train = torch.tensor(X).unsqueeze(1), torch.tensor(Y).unsqueeze(1)
     inputs, targets = x_train.to(device), y_train.to(device)
@@ -83,10 +83,10 @@ def main(argv: list[str] | None = None) -> dict:
 
         # 打印信息 · The loss before this step, every 5 of 60 epochs
         train_loss.append(loss.item())
-        if not loss.isfinite():
-            sys.exit(f"error: the training loss is {loss}: lower --lr")
         if epoch % max(5, args.epochs // 12) == 0 or epoch == args.epochs:
             print(f"epoch {epoch:>2}/{args.epochs}   loss {train_loss[-1]:.4g}", flush=True)
+    if not loss.isfinite():
+        sys.exit(f"error: the training loss is {loss}: lower --lr")
 
     # 保存模型参数 · Save the parameters
     torch.save(model.state_dict(), files["weights"])
@@ -100,12 +100,11 @@ def main(argv: list[str] | None = None) -> dict:
     mse = criterion(predicted, y).item()
     fitted = {"slope": loaded.weight.item(), "intercept": loaded.bias.item(), "mse": mse}
     exact = least_squares(x, y)
-    gap = {key: fitted[key] - exact[key] for key in exact}
-    for name, line in {"gradient descent": fitted, "least squares": exact, "the gap": gap}.items():
-        print(f"{name:16}" + "".join(f"   {key} {value:11.5g}" for key, value in line.items()))
+    for name, line in {"gradient descent": fitted, "least squares": exact}.items():
+        print(f"{name:16}" + "".join(f"   {key} {value:.5g}" for key, value in line.items()))
     if mse > train_loss[0]:
         print("The loss rose: lower --lr")
-    elif gap["mse"] > 1e-3 * exact["mse"]:
+    elif mse > 1.001 * exact["mse"]:
         print("More steps would close the gap")
 
     # 画图 · The points and both lines
@@ -188,7 +187,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it before the training, not after."""
+    """Make the folder, and try to write to it: an error comes now, not at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

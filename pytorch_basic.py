@@ -50,9 +50,9 @@ from tqdm import tqdm
 
 OUT_DIR = Path("outputs", "pytorch_basic")
 
-# Each function below is a section of the notes: their lines, and some of ours. `run` prints each
-# statement, and below it what it prints. `with refused(ValueError)` is an error that is worth
-# seeing: its text is printed, and the session goes on.
+# 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. `run`
+# prints each statement, and below it what it prints. `with refused(ValueError)` is an error that
+# is worth seeing: its text is printed, and the session goes on.
 
 # ---- 60分钟熟悉Pytorch · The 60-minute tour ----
 
@@ -74,7 +74,7 @@ def tensors(args):
     # 构造一个填满0且数据类型为long的矩阵 · Zeros, of dtype long
     x = torch.zeros(5, 3, dtype=torch.long)
     print(x)
-    # 直接从数据构造张量 · Straight from data, which torch.Tensor(3) is not
+    # 直接从数据构造张量 · From data (torch.Tensor(3) makes three numbers, not a 3)
     x = torch.tensor([5.5, 3])
     print(x)
     # 根据已有的tensor建立新的tensor · new_* takes dtype and device from x
@@ -123,7 +123,7 @@ def operations(args):
     print(x)
     print(x.item())
     # 超过100种tensor的运算操作 · All: https://docs.pytorch.org/docs/stable/torch.html
-    # Ours: the matrix product, broadcasting (here a row for each row), sums, joining
+    # 补充 · The matrix product; broadcasting: a row is added to each row; sums; joining
     a = torch.tensor([[1, 2, 3], [4, 5, 6]])
     print(a @ a.t())  # torch.matmul: (2, 3) times (3, 2)
     print(a + torch.tensor([10, 20, 30]))  # (2, 3) and (3,)
@@ -152,12 +152,12 @@ def numpy_bridge(args):
     np.add(a, 1, out=a)
     print(a)
     print(b)
-    # Ours: torch.tensor makes a copy
+    # 补充 · torch.tensor makes a copy
     copy = torch.tensor(a)
     a[0] = 100
     print(b)
     print(copy)
-    # CPU上的所有张量都支持与Numpy的相互转换 · If NumPy has the dtype: int8, but not
+    # CPU上的所有张量都支持与Numpy的相互转换 · If NumPy has the dtype
     print(torch.ones(3, dtype=torch.int8).numpy())
     with refused(TypeError):
         torch.ones(3, dtype=torch.bfloat16).numpy()
@@ -423,7 +423,7 @@ def update_weights(args):
     weight = weight - learning_rate * gradient
     with refused(TypeError):
         by_hand.fc3.weight = weight
-    # Ours: so change the layers' own weights, in place, not tracked
+    # 补充 · So change the layers' own weights, in place, not tracked
     with torch.no_grad():
         for weight in by_hand.parameters():
             weight -= lr * weight.grad
@@ -519,7 +519,7 @@ def official_dataset(args):
     # Download CIFAR-10 dataset. 170 MB with --download, else random pictures
     if args.download:
         with downloading("CIFAR-10"):
-            train_dataset = datasets.CIFAR10(args.data_dir, True, transform, None, True)
+            train_dataset = datasets.CIFAR10(args.data_dir, transform=transform, download=True)
     else:
         train_dataset = datasets.FakeData(1000, (3, 32, 32), transform=transform)
     print(train_dataset)
@@ -691,7 +691,7 @@ def save_and_load(args):
     model.load_state_dict(torch.load(weights, weights_only=True))
     print(torch.equal(model(inputs), net(inputs)))
 
-    # Ours: a checkpoint, to go on from; the optimizer has state, too (Adam's averages).
+    # 补充 · A checkpoint, to go on from; the optimizer has state, too (Adam's averages).
     # With shuffling or dropout save torch.get_rng_state() as well
     checkpoint = args.out_dir / "checkpoint.pt"
     state = {"epoch": 3, "model": net.state_dict(), "optimizer": optimizer.state_dict()}
@@ -825,7 +825,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it before the training, not after."""
+    """Make the folder, and try to write to it: an error comes now, not at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -13,6 +13,7 @@ gives medians in seconds and the ratios of the medians.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import sys
 import time
@@ -44,40 +45,49 @@ def main() -> None:
     args = parser.parse_args()
 
     device = logistic_regression.choose_device("auto")
-    _, (images, labels), _ = logistic_regression.load_data("mnist", args.data_dir)
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
+    print(f"medians of {args.rounds} interleaved rounds, seconds an epoch\n")
+    print("| model | notes | ours | limit | notes / ours | ours / limit |")
+    print("|---|---|---|---|---|---|", flush=True)
+    # Each model in a process of its own: how a process has used its memory before changes times.
+    context = multiprocessing.get_context("spawn")
+    for name in args.models:
+        measuring = context.Process(target=measure, args=(name, args.data_dir, args.rounds, device))
+        measuring.start()
+        measuring.join()
+
+
+def measure(name: str, data_dir: Path, rounds: int, device: torch.device) -> None:
+    """Print the line of a model."""
+    _, (images, labels), _ = logistic_regression.load_data("mnist", data_dir)
     train_set = TensorDataset(images.unsqueeze(1) / 255, labels)
     batch = tuple(tensor.to(device) for tensor in train_set[:100])
-    notes_data = datasets.MNIST(args.data_dir, transform=transforms.ToTensor())
+    notes_data = datasets.MNIST(data_dir, transform=transforms.ToTensor())
     loaders = {
         "notes": DataLoader(notes_data, batch_size=100, shuffle=True),
         "ours": DataLoader(train_set, batch_size=100, shuffle=True),
         "limit": [batch] * 600,
     }
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    print(f"medians of {args.rounds} interleaved rounds, seconds an epoch\n")
-    print("| model | notes | ours | limit | notes / ours | ours / limit |")
-    print("|---|---|---|---|---|---|")
-    for name in args.models:
-        model_class, optimizer_class = MODELS[name]
-        torch.manual_seed(0)
-        seconds = {way: [] for way in loaders}
-        steps = {}
-        for way in loaders:
-            model = model_class().to(device)
-            if way != "notes" and model_class.__module__ == "cnn_mnist" and device.type == "cpu":
-                model = model.to(memory_format=torch.channels_last)
-            steps[way] = (model, optimizer_class(model.parameters(), lr=0.001))
-        for _ in range(args.rounds):
-            for way, loader in loaders.items():
-                start = time.perf_counter()
-                train(loader, *steps[way], device, ours=way == "ours")
-                seconds[way].append(time.perf_counter() - start)
-        notes, ours, limit = (statistics.median(times) for times in seconds.values())
-        print(
-            f"| {name} | {notes:.2f} | {ours:.2f} | {limit:.2f} | "
-            f"{notes / ours:.1f} | {ours / limit:.2f} |",
-            flush=True,
-        )
+    model_class, optimizer_class = MODELS[name]
+    torch.manual_seed(0)
+    seconds = {way: [] for way in loaders}
+    steps = {}
+    for way in loaders:
+        model = model_class().to(device)
+        if way != "notes" and model_class.__module__ == "cnn_mnist" and device.type == "cpu":
+            model = model.to(memory_format=torch.channels_last)
+        steps[way] = (model, optimizer_class(model.parameters(), lr=0.001))
+    for _ in range(rounds):
+        for way, loader in loaders.items():
+            start = time.perf_counter()
+            train(loader, *steps[way], device, ours=way == "ours")
+            seconds[way].append(time.perf_counter() - start)
+    notes, ours, limit = (statistics.median(times) for times in seconds.values())
+    print(
+        f"| {name} | {notes:.2f} | {ours:.2f} | {limit:.2f} | "
+        f"{notes / ours:.1f} | {ours / limit:.2f} |",
+        flush=True,
+    )
 
 
 def train(loader, model, optimizer, device, ours: bool) -> None:
