@@ -46,7 +46,9 @@ from torchvision.transforms import Normalize, ToTensor, v2
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 OUT_DIR = Path("outputs", "cv2_tensor")
 
-# 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. args.gray, args.color and args.sixteen are picture files, drawn or made of IMAGE.
+# 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. `run`
+# prints each statement, and below it what it prints. args.gray, args.color and args.sixteen are
+# picture files, drawn or made of IMAGE.
 
 
 def span(image) -> str:
