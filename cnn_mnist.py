@@ -135,15 +135,14 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     device = choose_device(args.device)
     out_dir = make_out_dir(args.out_dir)
-    make_model, default_epochs = MODELS[args.model]  # below ResNet
+    make_model, default_epochs, heading = MODELS[args.model]  # below ResNet
     if args.predict:
         weights = args.weights or out_dir / f"{args.model}-mnist.pt"
         if not (args.weights or weights.exists()):
             print(f"!!! No {weights}: trying {args.model}-digits.pt, learned from coarser pictures")
             weights = out_dir / f"{args.model}-digits.pt"
         return predict(make_model(), weights, args.predict, device, out_dir)
-    print(f"卷积神经网络 · A convolutional neural network: {make_model.__name__}")
-    print("逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
+    print(f"{heading}\n逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
 
     # 数据集 · What ToTensor does, at once: (N, 28, 28), 0...255, to (N, 1, 28, 28) in [0, 1]
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
@@ -328,11 +327,11 @@ def resnet_block(in_channels, out_channels, num_residuals, first_block=False) ->
     return nn.Sequential(*blk)
 
 
-# The class, and the epochs on each dataset: the digits are 1/42 as many images
+# The class, the epochs on each dataset (the digits are 1/42 as many images), the notes' heading
 MODELS = {
-    "convnet": (ConvNet, {"mnist": 5, "digits": 20}),
-    "lenet": (LeNet, {"mnist": 5, "digits": 100}),
-    "resnet": (ResNet, {"mnist": 1, "digits": 10}),
+    "convnet": (ConvNet, {"mnist": 5, "digits": 20}, "MINST+卷积神经网络训练测试 · ConvNet"),
+    "lenet": (LeNet, {"mnist": 5, "digits": 100}, "pytorch搭建LeNet网络 · LeNet"),
+    "resnet": (ResNet, {"mnist": 1, "digits": 10}, "pytorch搭建ResNet · ResNet-18"),
 }
 
 
