@@ -2,6 +2,7 @@ import math
 import re
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -207,7 +208,7 @@ def test_B4_picture_shows_the_three_worst(tmp_path, capsys):
     masks = torch.zeros(9, 20, 20, dtype=torch.uint8)
     masks[:, 5:15, 5:15] = 1
     predicted = masks.clone()
-    for index, rows in ((2, 10), (5, 12), (7, 7)):  # 5 is the worst, then 2, then 7
+    for index, rows in ((2, 10), (5, 12), (7, 7), (1, 6)):  # 5 is the worst, then 2, then 7
         predicted[index, :rows] = 0
     unet_doubleconv.plot_worst(images, masks, predicted, tmp_path / "masks.png")
     assert re.search(r"0\.300\D+0\.500\D+0\.800\D+1\.000", capsys.readouterr().out)
@@ -217,6 +218,15 @@ def test_B4_picture_shows_the_three_worst(tmp_path, capsys):
         np.testing.assert_array_equal(image, images[index].permute(1, 2, 0))
         np.testing.assert_array_equal(mask[:, :, 0], 255 * masks[index])
         np.testing.assert_array_equal(answer[:, :, 0], 255 * predicted[index])
+
+
+def test_B4_curves_are_of_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    results = {"train_loss": [3, 2], "iou_white": [0.4, 0.5], "iou_black": [0.6, 0.7]}
+    unet_doubleconv.plot_history(results, tmp_path / "curves.png")
+    lines = plt.gca().get_lines()
+    assert [list(line.get_ydata()) for line in lines] == list(results.values())
+    assert [line.get_label()[-5:] for line in lines] == [" loss", "white", "black"]
 
 
 def test_B4_same_seed_same_numbers_and_the_rate_rises_and_falls(
@@ -390,7 +400,7 @@ NAMES = {  # images, masks, the first image's mask or what the error names
     "no mask": ("1.png 2.png 3.png", "1.png 3.png", "error: .*2.png"),
     "no mask by a tail": ("1.png 2.png 3.png", "1_m.png 3_m.png", "error: .*2.png"),
     "two of one stem": ("1.jpg 1.png", "1.png", "error: .*1.jpg.*1.png"),
-    "one folder, no mask": ("1.png 10.png 2.png", None, "error: "),
+    "one folder, no mask": ("1.png 10.png", None, "error: "),
     "no pictures": ("1.txt", "1.png", "error: no pictures in .*i"),
     "no masks": ("1.png", "", "error: no pictures in .*m"),
     "no folder": ("1.png", "none", "error: no folder .*m"),
