@@ -278,7 +278,7 @@ def refused(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("image", metavar="IMAGE", type=path, nargs="?", help="yours (some that it draws)")
     size = "width and height to resize to, up to 4096 (half of the picture's)"

@@ -138,7 +138,7 @@ def least_squares(x: Tensor, y: Tensor) -> dict:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--epochs", metavar="N", type=positive_int, default=EPOCHS, help="steps (%(default)s)")
     add("--lr", metavar="X", type=positive_float, default=LEARNING_RATE, help="(%(default)s)")

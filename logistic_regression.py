@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="MNIST or digits")
     add("--data-dir", metavar="DIR", type=path, default="data", help="of MNIST (%(default)s)")

@@ -52,7 +52,7 @@ OUT_DIR = Path("outputs", "pytorch_basic")
 
 # 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. `run`
 # prints each statement, and below it what it prints. `with refused(ValueError)` is an error that
-# is worth seeing: its text is printed, and the session goes on.
+# is worth seeing: its first sentence is printed, and the session goes on.
 
 # ---- 60分钟熟悉Pytorch · The 60-minute tour ----
 
@@ -785,7 +785,7 @@ def refused(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--section", metavar="NAME", nargs="+", choices=SECTIONS, help="sections to run (all)")
     add("--list", action="store_true", help="print the names of the sections, and stop")

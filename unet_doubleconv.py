@@ -56,7 +56,8 @@ class WrongDoubleConv(nn.Module):
 
     RuntimeError: Given groups=1, weight of size 64 3 3 3, expected input[4, 64, 158, 158] to have 3 channels, but got 64 channels instead
 
-    Today PyTorch writes the size with brackets: [64, 3, 3, 3].
+    Today PyTorch writes the size with brackets, [64, 3, 3, 3]: out_channels, in_channels, and the
+    height and width of the kernel.
     """  # noqa: E501
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -437,7 +438,7 @@ COLOR = cv2.IMREAD_ANYCOLOR | GRAY  # BGR, but of a gray file gray
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     one_of = parser.add_mutually_exclusive_group().add_argument
     one_of("--train-images", metavar="N", type=positive_int, help=f"to draw ({TRAIN_IMAGES})")
     one_of("--images", metavar="DIR", type=path, help="train on your own pictures instead")
