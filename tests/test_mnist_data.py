@@ -100,6 +100,7 @@ def test_no_network_mnist_asked_for_is_an_error_that_names_the_files(tmp_path):
 def test_stalled_download_ends(tmp_path, monkeypatch, set_proxy):
     """A server that accepts, and answers nothing."""
     set_timeout, asked = socket.setdefaulttimeout, []
+    set_timeout(5)  # if load_data sets none, the test fails instead of waiting
     monkeypatch.setattr(
         socket, "setdefaulttimeout", lambda value: asked.append(value) or set_timeout(0.2)
     )
