@@ -449,9 +449,8 @@ def read_photo(photo: Path) -> np.ndarray:
         with Image.open(photo) as file:  # once: it may be a pipe
             picture = ImageOps.exif_transpose(file)
     except Exception as error:  # a damaged file fails in more ways than one would list
-        raise ValueError(
-            f"it cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"it cannot be read: {reason}") from error
     if picture.mode[0] in "IF":  # gray with 16 bits or more
         print(f"{photo}: more than 8 bits; its darkest pixel becomes 0, its lightest 255")
         gray = np.asarray(picture).astype(float)
