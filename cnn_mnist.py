@@ -1,246 +1,103 @@
-"""Three convolutional networks on MNIST: a ConvNet with BatchNorm, LeNet and ResNet-18.
+"""Convolutional networks on MNIST: a ConvNet with BatchNorm, LeNet and ResNet-18.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_CNN：MINST+卷积神经网络训练测试
 LeNet.ipynb：pytorch搭建LeNet网络
 ResNet.ipynb：pytorch搭建ResNet
 
-    python cnn_mnist.py                          # ConvNet on MNIST, downloaded on the first run
-    python cnn_mnist.py --model lenet            # or resnet
-    python cnn_mnist.py --dataset digits         # no network: scikit-learn's small digits
-    python cnn_mnist.py --predict photo.png      # then: which digit is in my own photo?
+    python cnn_mnist.py                          # ConvNet on MNIST. The first run downloads MNIST (11 MB).
+    python cnn_mnist.py --model lenet            # LeNet; the third network is called resnet.
+    python cnn_mnist.py --dataset digits         # This needs no network.
 
-Test accuracy of ConvNet 99.1 %, LeNet 97.8 %, ResNet-18 after its one epoch 99.0 % (seed 0), on
-2 CPU cores with PyTorch 2.15.
+The test accuracy is 99.1% for ConvNet, 97.8% for LeNet, and 99.0% for ResNet-18 after its single epoch,
+measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 
-**Try**, on MNIST with seed 0:
+**Try**
 
-    --limit 1000      # 92.8 %: the same ConvNet, with too few images and too few steps
-    --model lenet     # 97.8 %: 1.5 times the parameters of ConvNet, but sigmoids learn slowly
+    python cnn_mnist.py --limit 1000     # 92.8%: the same ConvNet with too few images and too few steps
+    python cnn_mnist.py --model lenet    # 97.8%: LeNet has more parameters, but its sigmoids learn slowly
+
+Afterwards, `python -m own_data.digits photo.png` reads the digits in your own photos.
 """
 
 import argparse
 import copy
-import math
-import os
+import shutil
 import socket
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
-# 超参数 · Hyperparameters, ConvNet's as in the notes. The epochs stand in MODELS.
+# 超参数：与笔记相同；每个网络的轮数在下面的 MODELS 里
+# Hyperparameters, as in the notes. The number of epochs for each network is in MODELS, further down.
 BATCH_SIZE = 100
 LEARNING_RATE = 0.001
 OUT_DIR = Path("outputs", "cnn_mnist")
 
 
-# 网络搭建 · MINST+卷积神经网络训练测试
 class ConvNet(nn.Module):
-    """Images (N, 1, 28, 28) to logits (N, 10): two blocks of convolution, then one linear layer."""
+    """Turn images (N, 1, 28, 28) into logits (N, 10): two blocks of convolution, then one linear layer.
+
+    A convolution slides a small window (the kernel) over the image and computes the same weighted sum at every
+    place, so a stroke is recognized wherever it is. A pooling layer keeps the largest value of each 2x2 square,
+    so the next convolution sees a larger part of the image. The network has 29,034 parameters.
+
+    网络搭建：卷积核在图片上滑动，在每个位置做同样的加权求和，所以笔画在哪里都能认出；池化只留下每个 2x2 方块里
+    最大的值，下一层卷积就能看到更大的范围。
+    """
 
     def __init__(self):
         super().__init__()
-        self.layer1 = nn.Sequential(
+        self.layer1 = nn.Sequential(  # (N, 1, 28, 28) -> (N, 16, 14, 14)
             # input_channel: 1, output_channel: 16
-            nn.Conv2d(1, 16, kernel_size=5, stride=1, padding=2),
+            nn.Conv2d(1, 16, kernel_size=5, stride=1, padding=2),  # (N, 16, 28, 28): padding 2 keeps the size
             nn.BatchNorm2d(16),
             nn.ReLU(),
-            nn.MaxPool2d(kernel_size=2, stride=2),
+            nn.MaxPool2d(kernel_size=2, stride=2),  # (N, 16, 14, 14)
         )
-        self.layer2 = nn.Sequential(
-            nn.Conv2d(16, 32, kernel_size=5, stride=1, padding=2),
+        self.layer2 = nn.Sequential(  # (N, 16, 14, 14) -> (N, 32, 7, 7)
+            nn.Conv2d(16, 32, kernel_size=5, stride=1, padding=2),  # (N, 32, 14, 14)
             nn.BatchNorm2d(32),
             nn.ReLU(),
-            nn.MaxPool2d(kernel_size=2, stride=2),
+            nn.MaxPool2d(kernel_size=2, stride=2),  # (N, 32, 7, 7)
         )
         self.fc = nn.Linear(7 * 7 * 32, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.layer1(images)
         out = self.layer2(out)
-        out = out.reshape(out.size(0), -1)  # size(0): the batch size; each image becomes one row
-        out = self.fc(out)
+        # size(0)提取tensor的第一维：batch_size · size(0) is the batch size
+        out = out.reshape(out.size(0), -1)  # (N, 32, 7, 7) -> (N, 1568)
+        out = self.fc(out)  # (N, 1568) -> (N, 10)
         return out
 
 
-# 训练 · One pass over the training images
-def train_one_epoch(
-    model, loader, criterion, optimizer, device, scheduler=None
-) -> tuple[float, float]:
-    """Take one step for each batch. Returns mean loss and accuracy of the images.
-
-    Those of each batch are measured before its update.
-    """
-    model.train()
-    total_loss, correct = 0.0, 0
-    for images, labels in tqdm(loader, unit="batch", delay=2, leave=False, disable=None):
-        images, labels = images.to(device), labels.to(device)
-
-        # forward 计算 · Ten scores (logits) for each image, and how far from the labels they are
-        logits = model(images)
-        loss = criterion(logits, labels)
-
-        # 反向传播和优化 · Without zero_grad(), backward() would add to the last step's gradients
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-
-        total_loss += loss.item() * len(labels)
-        correct += (logits.argmax(dim=1) == labels).sum().item()
-    return total_loss / len(loader.dataset), correct / len(loader.dataset)
-
-
-# 测试模型 · 为了效率，不需进行梯度计算 · no_grad: autograd records nothing
-@torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """The fraction (0 to 1) of the images whose predicted digit equals the label."""
-    model.eval()
-    correct = total = 0
-    for images, labels in loader:
-        images, labels = images.to(device), labels.to(device)
-        predicted = model(images).argmax(dim=1)  # 挑选出最大概率的一个 · it has the largest logit
-        total += labels.size(0)
-        correct += (predicted == labels).sum().item()
-    return correct / total
-
-
-def main(argv: list[str] | None = None) -> dict:
-    """Train, test, save, load again; or, with --predict, classify the digits in photos.
-
-    Returns the lists that it plots, and the files written; or the predictions.
-    """
-    make_stdout_tolerant()
-    parser = make_parser()
-    add = parser.add_argument
-    add("--model", choices=MODELS, default="convnet", help="(%(default)s)")
-    add("--predict", nargs="+", metavar="IMAGE", type=path, help="your photos, one digit in each")
-    add("--weights", metavar="FILE", type=path, help="for --predict (those saved of --model)")
-    args = parser.parse_args(argv)
-    if args.weights and not args.predict:
-        parser.error("--weights is for --predict")
-    torch.manual_seed(args.seed)
-    device = choose_device(args.device)
-    out_dir = make_out_dir(args.out_dir)
-    make_model, default_epochs, heading = MODELS[args.model]  # below ResNet
-    if args.predict:
-        weights = args.weights or out_dir / f"{args.model}-mnist.pt"
-        if not (args.weights or weights.exists()):
-            print(f"!!! No {weights}: trying {args.model}-digits.pt, learned from coarser pictures")
-            weights = out_dir / f"{args.model}-digits.pt"
-        return predict(make_model(), weights, args.predict, device, out_dir)
-    print(f"{heading}\n逐层的输出形状、参数量，每轮的训练损失、训练准确率和测试准确率。\n")
-
-    # 数据集 · What ToTensor does, at once: (N, 28, 28), 0...255, to (N, 1, 28, 28) in [0, 1]
-    dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
-    images = images.unsqueeze(1) / 255
-    test_images = test_images.unsqueeze(1) / 255
-    train_set = TensorDataset(images[: args.limit], labels[: args.limit])
-    test_set = TensorDataset(test_images, test_labels)
-    print(f"{dataset}: {len(train_set):,} training and {len(test_set):,} test images")
-
-    # 数据加载器 · Batches; the training images in another order in each epoch
-    train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
-    test_loader = DataLoader(test_set, args.batch_size, shuffle=False)
-
-    # 损失函数和优化器 · Model, loss function, optimizer
-    model = make_model().to(device)
-    if device.type == "cpu":
-        # A pixel's channels side by side in memory: it makes convolutions on a CPU faster.
-        model = model.to(memory_format=torch.channels_last)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
-    epochs = args.epochs or default_epochs[dataset]
-    scheduler, size = None, 28
-    if args.model == "resnet":
-        # Its rate falls evenly to about 0: at a constant rate it is left to chance how good the
-        # weights are where its one epoch ends.
-        steps = epochs * len(train_loader)
-        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-        size = 224  # its notebook shows the shapes for 224x224; it is trained on 28x28 all the same
-        # Of 28x28, 1x1 is left in its last stage: there BatchNorm has one value of each image, and
-        # no variance of a single one.
-        if 1 in (args.batch_size, len(train_set) % args.batch_size):
-            parser.error("--model resnet: the last batch would have one image, which is too few")
-
-    print(model, "", sep="\n")
-    show_shapes(model, torch.zeros(1, 1, size, size, device=device))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{parameters:,} parameters, on {device}\n")
-
-    # 训练 · Training, and a test after each epoch
-    results = {"train_loss": [], "train_accuracy": [], "test_accuracy": [], "train_seconds": []}
-    for epoch in range(1, epochs + 1):
-        start = time.perf_counter()
-        loss, accuracy = train_one_epoch(
-            model, train_loader, criterion, optimizer, device, scheduler
-        )
-        seconds = time.perf_counter() - start
-        if not math.isfinite(loss):
-            sys.exit(f"error: the training loss is {loss}: lower --lr")
-        test_accuracy = evaluate(model, test_loader, device)
-        print_epoch(epoch, epochs, loss, accuracy, test_accuracy, seconds)
-        results["train_loss"].append(loss)
-        results["train_accuracy"].append(accuracy)
-        results["test_accuracy"].append(test_accuracy)
-        results["train_seconds"].append(seconds)
-
-    # 保存模型参数 · Save the parameters
-    name = f"{args.model}-{dataset}"
-    weights = out_dir / f"{name}.pt"
-    torch.save(model.state_dict(), weights)
-
-    # Tomorrow, in another program, perhaps without a GPU, these three lines load them again.
-    loaded = make_model()
-    loaded.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    loaded.eval()
-
-    image, label = test_set[0]
-    with torch.no_grad():
-        logits = loaded(image.unsqueeze(0))  # a batch of one
-    print(f"\nLoaded again: it predicts {logits.argmax()} for test image 0; its label is {label}.")
-
-    show_train_and_eval(loaded, test_set[:100][0])
-    files = {"weights": weights}
-    for picture in ("curves", "mistakes", "filters"):
-        files[picture] = out_dir / f"{name}-{picture}.png"
-    plot_curves(results, files["curves"])
-    plot_mistakes(loaded.to(device), test_loader, device, files["mistakes"])
-    plot_filters(loaded, files["filters"])
-    print_result(test_accuracy, dataset, args.dataset, list(files.values()))
-    return results | {"dataset": dataset, "device": str(device), "files": files}
-
-
-# pytorch搭建LeNet网络 · LeNet
 class LeNet(nn.Module):
-    """Images (N, 1, 28, 28) to logits (N, 10): after LeCun's network of 1998.
+    """Turn images (N, 1, 28, 28) into logits (N, 10), after LeCun et al., "Gradient-Based Learning Applied to
+    Document Recognition", 1998.
 
-    With the notebook's sigmoids and max pooling; that of 1998 had images of 32x32, tanh, averages
-    with weights to learn, and another last layer.
+    As in the notebook, it has sigmoids and max pooling. The network of 1998 took images of 32x32 pixels, used
+    tanh and a pooling with weights to learn, and had another last layer. This one has 44,426 parameters.
+
+    pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化，与 1998 年的原版略有不同。
     """
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(1, 6, 5),  # in_channels, out_channels, kernel_size
+            nn.Conv2d(1, 6, 5),  # in_channels, out_channels, kernel_size: (N, 6, 24, 24)
             nn.Sigmoid(),
-            nn.MaxPool2d(2, 2),  # kernel_size, stride
-            nn.Conv2d(6, 16, 5),
+            nn.MaxPool2d(2, 2),  # kernel_size, stride: (N, 6, 12, 12)
+            nn.Conv2d(6, 16, 5),  # (N, 16, 8, 8)
             nn.Sigmoid(),
-            nn.MaxPool2d(2, 2),
+            nn.MaxPool2d(2, 2),  # (N, 16, 4, 4)
         )
         self.fc = nn.Sequential(
             nn.Linear(16 * 4 * 4, 120),
@@ -252,17 +109,22 @@ class LeNet(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         feature = self.conv(img)
-        # The notebook's feature.view(img.shape[0], -1) raises in channels_last memory; see `main`.
-        output = self.fc(feature.reshape(img.shape[0], -1))
+        # reshape 在内存不连续时会复制，view 则会报错
+        # reshape copies the numbers if they lie in memory in another order. view would raise an error.
+        output = self.fc(feature.reshape(img.shape[0], -1))  # (N, 16, 4, 4) -> (N, 256) -> (N, 10)
         return output
 
 
-# pytorch搭建ResNet: 残差块的实现 · The residual block
 class Residual(nn.Module):
-    """(N, in, H, W) to (N, out, H / stride, W / stride), rounded up: two convolutions, a shortcut.
+    """Turn (N, in, H, W) into (N, out, H / stride, W / stride), rounded up: two convolutions and a shortcut.
 
-    Where the shape changes, the shortcut needs the 1x1 convolution. He et al., "Deep Residual
-    Learning for Image Recognition", 2015.
+    The shortcut adds the input to the output. The convolutions then only have to learn what to change, and the
+    gradient reaches the early layers of a deep network undiminished. Where the shape changes, the input cannot
+    be added as it is, so a 1x1 convolution gives it the new shape first. See He et al., "Deep Residual Learning
+    for Image Recognition", 2015.
+
+    残差块的实现：捷径（残差连接）把输入加到输出上，卷积只需学习“要改变多少”，梯度也能直接传到前面的层；
+    通道数或大小改变时，先用 1x1 卷积把输入变成同样的形状再相加。
     """
 
     def __init__(self, in_channels, out_channels, use_1x1conv=False, stride=1):
@@ -284,28 +146,48 @@ class Residual(nn.Module):
         return F.relu(Y + X)
 
 
-class ResNet(nn.Module):
-    """Images (N, 1, H, W) to logits (N, 10): ResNet-18, unless `blocks` says otherwise.
+def resnet_block(in_channels, out_channels, num_residuals, first_block=False) -> nn.Sequential:
+    """Build one stage of residual blocks. All stages but the first double the channels and halve the size.
 
-    18 layers: 1 convolution in the stem, 16 in the blocks (2 in each), 1 linear layer; those of 1x1
-    on the shortcuts are not counted. Its convolutions have biases and its shortcuts no BatchNorm,
-    as in the notebook, so torchvision's weights do not fit.
+    一个模块：除第一个模块外，第一个残差块把通道数翻倍，并将高和宽减半。
+    """
+    blk = []
+    for i in range(num_residuals):
+        if i == 0 and not first_block:
+            blk.append(Residual(in_channels, out_channels, use_1x1conv=True, stride=2))
+        else:
+            blk.append(Residual(out_channels, out_channels))
+    return nn.Sequential(*blk)
+
+
+class ResNet(nn.Module):
+    """Turn images (N, 1, H, W) into logits (N, 10): ResNet-18, unless `blocks` says otherwise.
+
+    It has 18 layers with weights: one convolution in the stem, two in each of the eight residual blocks, and the
+    linear layer at the end. The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the
+    convolutions have biases and the shortcuts have no BatchNorm, so the weights of torchvision's ResNet-18 do
+    not fit. The network has 11,178,378 parameters.
+
+    pytorch搭建ResNet：开头的卷积和池化，四个由残差块组成的模块，全局平均池化层，最后是全连接层。
     """
 
     def __init__(self, blocks=(2, 2, 2, 2)):
         super().__init__()
-        self.stem = nn.Sequential(  # 步幅 (stride) 2, 批量归一化 (batch normalization), max pooling
-            nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3),
+        # 形状：左边是 MNIST 的图片，右边是笔记里的 224x224
+        # Shapes: on the left for images of MNIST, on the right for images of 224x224 as in the notebook
+        self.stem = nn.Sequential(  # 28x28              224x224
+            nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3),  # (N, 64, 14, 14)    (N, 64, 112, 112)
             nn.BatchNorm2d(64),
             nn.ReLU(),
-            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),  # (N, 64, 7, 7)      (N, 64, 56, 56)
         )
-        self.resnet_block1 = resnet_block(64, 64, blocks[0], first_block=True)
-        self.resnet_block2 = resnet_block(64, 128, blocks[1])
-        self.resnet_block3 = resnet_block(128, 256, blocks[2])
-        self.resnet_block4 = resnet_block(256, 512, blocks[3])
-        self.global_avg_pool = nn.AdaptiveAvgPool2d(1)  # 全局平均池化层
-        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(512, 10))
+        self.resnet_block1 = resnet_block(64, 64, blocks[0], first_block=True)  # (N, 64, 7, 7)      (N, 64, 56, 56)
+        self.resnet_block2 = resnet_block(64, 128, blocks[1])  # (N, 128, 4, 4)     (N, 128, 28, 28)
+        self.resnet_block3 = resnet_block(128, 256, blocks[2])  # (N, 256, 2, 2)     (N, 256, 14, 14)
+        self.resnet_block4 = resnet_block(256, 512, blocks[3])  # (N, 512, 1, 1)     (N, 512, 7, 7)
+        # 全局平均池化层：每个通道取平均 · The mean of each channel
+        self.global_avg_pool = nn.AdaptiveAvgPool2d(1)  # (N, 512, 1, 1)     (N, 512, 1, 1)
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(512, 10))  # (N, 10)            (N, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
@@ -316,379 +198,337 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-def resnet_block(in_channels, out_channels, num_residuals, first_block=False) -> nn.Sequential:
-    """A stage: every one but the first doubles the channels and halves height and width."""
-    blk = []
-    for i in range(num_residuals):
-        if i == 0 and not first_block:
-            blk.append(Residual(in_channels, out_channels, use_1x1conv=True, stride=2))
-        else:
-            blk.append(Residual(out_channels, out_channels))
-    return nn.Sequential(*blk)
-
-
-# The class, the epochs on each dataset (the digits are 1/42 as many images), the notes' heading
+# 每个网络的类、在两个数据集上的轮数、训练结束时剩下的学习率（倍数）
+# For each network: its class, its epochs on the two data sets, and the fraction of the learning rate that is
+# left at the end. ResNet is trained for one epoch only, and with a constant rate it is left to chance how good
+# its weights are when that epoch ends.
 MODELS = {
-    "convnet": (ConvNet, {"mnist": 5, "digits": 20}, "MINST+卷积神经网络训练测试 · ConvNet"),
-    "lenet": (LeNet, {"mnist": 5, "digits": 100}, "pytorch搭建LeNet网络 · LeNet"),
-    "resnet": (ResNet, {"mnist": 1, "digits": 10}, "pytorch搭建ResNet · ResNet-18"),
+    "convnet": (ConvNet, {"mnist": 5, "digits": 20}, 1.0),
+    "lenet": (LeNet, {"mnist": 5, "digits": 100}, 1.0),
+    "resnet": (ResNet, {"mnist": 1, "digits": 10}, 0.0),
 }
 
 
-@torch.no_grad()
-def show_shapes(model: nn.Module, images: Tensor) -> None:
-    """Print the shapes before and after each layer; of ResNet, each residual block."""
+def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
+    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
 
-    def show(layer, inputs, output):  # a forward hook: PyTorch calls it after the layer's forward
-        print(f"  {type(layer).__name__:18} {tuple(inputs[0].shape)!s:18} -> {tuple(output.shape)}")
+    Both are measured just before each update, so they mix the weights of the whole epoch.
 
-    print("Shapes before and after each layer: (batch, channels, height, width)")
-    hooks = []
-    for part in model.children():
-        for layer in list(part.children()) or [part]:
-            hooks.append(layer.register_forward_hook(show))
-    model.eval()(images)
-    for hook in hooks:
-        hook.remove()
-
-
-# eval模式和train模式的区别 · What train() and eval() change
-@torch.no_grad()
-def show_train_and_eval(model: nn.Module, images: Tensor) -> None:
-    """Print how far apart the logits of a batch are in the two modes, and what Dropout does.
-
-    In train mode BatchNorm normalizes with the mean and variance of the batch. In eval mode it uses
-    running averages, which every batch in training has moved a tenth of the way to its own values.
+    训练一轮。返回的损失和准确率都在每次更新之前计算，这期间权重一直在变。
     """
+    model.train()
+    total_loss, correct, count = 0.0, 0, 0
+    for images, labels in tqdm(loader, leave=False, disable=None):
+        images, labels = images.to(device), labels.to(device)
+
+        # forward 计算：每张图片得到十个得分，损失衡量它们与标签差多少
+        # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
+        logits = model(images)
+        loss = criterion(logits, labels)
+
+        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+        # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
+        # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
+        total_loss += loss.item() * len(labels)
+        correct += (logits.argmax(dim=1) == labels).sum().item()
+        count += len(labels)
+    return total_loss / count, correct / count
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
+    """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
+
+    测试模型：为了效率，不需进行梯度计算（no_grad）；挑选得分最大的一个，它的概率也最大。
+    """
+    model.eval()
+    correct = 0
+    for images, labels in loader:
+        predicted = model(images.to(device)).argmax(dim=1)
+        correct += (predicted == labels.to(device)).sum().item()
+    return correct / len(loader.dataset)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Train, test, save, and load again. Return the data set, the lists of results, and the files.
+
+    完整流程：准备数据，训练并测试，保存参数，再载入使用。
+    """
+    make_stdout_tolerant()
+    parser = make_parser(epochs="convnet 5 on MNIST and 20 on the digits, lenet 5 and 100, resnet 1 and 10")
+    parser.add_argument("--model", choices=MODELS, default="convnet", help="which network to train (default: convnet)")
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    device = choose_device(args.device)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    print(f"卷积神经网络 · A convolutional network: {args.model}\n")
+
+    # 数据集：像素从 0 到 255 缩放到 [0, 1]，并加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
+    dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
+    train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
+    test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
+    print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
+
+    # 数据加载器：训练图片每轮重新打乱；丢掉不满的最后一批，因为只有一张图片时 BatchNorm 算不出方差
+    # The training images are shuffled again in every epoch. drop_last leaves out an incomplete last batch,
+    # because BatchNorm cannot compute the variance of a single image.
+    train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
+    test_loader = DataLoader(test_set, args.batch_size)
+    if args.batch_size == 1 or len(train_loader) == 0:
+        sys.exit("error: --batch-size must be at least 2, and at most the number of training images")
+
+    # 模型、损失函数和优化器 · Model, loss function and optimizer
+    model_class, default_epochs, final_rate = MODELS[args.model]
+    model = model_class().to(device)
+    if device.type == "cpu":
+        # 把每个像素的各个通道放在相邻的内存里，CPU 上的卷积会更快
+        # Keep the channels of each pixel side by side in memory, which makes convolutions faster on a CPU.
+        model = model.to(memory_format=torch.channels_last)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    print(f"{model}, on {device}\n")
+    print_shapes(model, test_set[:1][0].to(device))
+
+    # 学习率调度：每一步之后把学习率直线降到 final_rate 倍；1.0 表示保持不变
+    # After each step, the scheduler lowers the learning rate along a straight line, down to final_rate times
+    # its value. With 1.0 it stays the same.
+    epochs = args.epochs or default_epochs[dataset]
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, final_rate, epochs * len(train_loader))
+
+    # 训练模型：每轮之后测试一次 · Train, and test after each epoch
+    results = {"train_loss": [], "train_accuracy": [], "test_accuracy": []}
+    for epoch in range(1, epochs + 1):
+        loss, accuracy = train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
+        if not torch.tensor(loss).isfinite():
+            sys.exit(f"error: the training loss is {loss}; try a smaller --lr")
+        test_accuracy = evaluate(model, test_loader, device)
+        results["train_loss"].append(loss)
+        results["train_accuracy"].append(accuracy)
+        results["test_accuracy"].append(test_accuracy)
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
+            print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
+
+    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # Save the parameters, and load them into a new model, as another program would.
+    name = f"{args.model}-{dataset}"
+    weights = args.out_dir / f"{name}.pt"
+    torch.save(model.state_dict(), weights)
+    loaded = model_class()
+    loaded.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    loaded.eval()
+
+    # 单张图片也要有批的维度：unsqueeze(0)
+    # A single image needs the batch dimension as well, which unsqueeze(0) adds.
+    image, label = test_set[0]
+    predicted = loaded(image.unsqueeze(0)).argmax(dim=1).item()
+    print(f"\nTest image 0 shows a {label}. The loaded model predicts {predicted}.")
+
+    compare_train_and_eval(loaded, test_set)
+    curves, mistakes = args.out_dir / f"{name}-curves.png", args.out_dir / f"{name}-mistakes.png"
+    plot_curves(results, curves)
+    plot_mistakes(model, test_loader, device, mistakes)
+    files = {"weights": weights, "curves": curves, "mistakes": mistakes}
+    print_result(dataset, test_accuracy, files)
+    return results | {"dataset": dataset, "files": files}
+
+
+@torch.no_grad()
+def print_shapes(model: nn.Module, x: Tensor) -> None:
+    """Print the shape of one image, (1, 1, 28, 28), after each part of the network.
+
+    逐层打印输出的形状：（批, 通道, 高, 宽）。
+    """
+    print("逐层的输出形状 · The shape after each part: (batch, channels, height, width)")
+    model.eval()
+    for name, layer in model.named_children():
+        if name == "fc":
+            x = x.flatten(1)
+        x = layer(x)
+        print(f"  {name:16} {tuple(x.shape)}")
+    print()
+
+
+@torch.no_grad()
+def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
+    """Print how many of a hundred ones the model recognizes in eval mode and in train mode.
+
+    In train mode, BatchNorm normalizes with the mean and the variance of the batch. In eval mode, it uses the
+    moving averages that it has collected during training. A batch of nothing but ones, which have little ink,
+    differs from the mixed batches of the training. If you forget eval(), the predictions get worse, and no error
+    tells you.
+
+    eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片笔画
+    很少，与训练时混合的批次很不一样，所以忘记 eval() 时预测会变差，而且没有任何报错。
+    """
+    images, labels = test_set.tensors
+    ones = images[labels == 1][:100]
+    model = copy.deepcopy(model)  # A pass in train mode changes the moving averages.
     print("\neval模式和train模式的区别 · What train() and eval() change")
-    print("train() 用本批的均值和方差，eval() 用滑动平均；LeNet 没有 BatchNorm，没有差别。\n")
-    model = copy.deepcopy(model)  # a pass in train mode moves the running averages
-    in_eval, alone_in_eval = model.eval()(images), model(images[:1])
-    in_train = model.train()(images)
-    changed = (in_train.argmax(dim=1) != in_eval.argmax(dim=1)).sum()
-    print(f"Largest difference of the logits of {len(images)} test images, with the same weights:")
-    print(f"  {(in_train - in_eval).abs().max():.4f}  between train() and eval()")
-    difference = (alone_in_eval - in_eval[:1]).abs().max()
-    print(f"  {difference:.4f}  in eval(), between image 0 alone and in the batch")
-    try:
-        difference = (model(images[:1]) - in_train[:1]).abs().max()
-        print(f"  {difference:.4f}  in train(), between image 0 alone and in the batch")
-    except ValueError as error:  # ResNet's last stage is 1x1 here: one value has no variance
-        print(f"  in train(), image 0 alone raises: {error}")
-    print(f"{changed} of the {len(images)} predicted digits change with the mode.\n")
-
-    dropout, ones = nn.Dropout(0.5), torch.ones(10)
-    print(f"Dropout(0.5) of ten ones in train(): {dropout.train()(ones).tolist()}")
-    print(f"                          in eval(): {dropout.eval()(ones).tolist()}")
-    print("In train() it sets each value to 0 with probability 0.5 and doubles the others, so that")
-    print("the mean stays about the same; in eval() it does nothing. (These networks use none.)\n")
-
-
-# ---- The second lesson: digits in photos ----
+    for mode in (model.eval, model.train):
+        logits, pair = mode()(ones), mode()(ones[:2])
+        recognized = (logits.argmax(dim=1) == 1).sum()
+        change = (logits[:2] - pair).abs().max()
+        print(f"  {mode.__name__}(): {recognized} of {len(ones)} images of a 1 are recognized.")
+        print(f"    In a batch of two, instead of all {len(ones)}, logits change by up to {change:.4f}.")
+    print("  忘记 eval() 时，一张图片的预测取决于同一批里的其他图片。LeNet 没有 BatchNorm，不受影响。")
+    print("  In train mode, a prediction depends on the other images in its batch. LeNet has no BatchNorm.")
 
 
 @torch.no_grad()
-def predict(model: nn.Module, weights: Path, photos: list[Path], device, out_dir: Path) -> dict:
-    """Predict the digit in each photo, print it, and draw what the network was given.
+def plot_mistakes(model: nn.Module, loader: DataLoader, device: torch.device, file: Path) -> None:
+    """Draw the first 24 images in `loader` that the model gets wrong, each with its label and the prediction.
 
-    Returns for each its file, digit, probability, and a reason not to trust them, or "". A photo
-    that cannot be used costs one line; the others are still read, and the exit code is 1.
+    画出前 24 张认错的测试图片：左边是标签，右边是预测。
     """
-    load_weights(model, weights)
-    model.to(device).eval()
-    print(f"{type(model).__name__} with the weights {weights}, on {device}")
-
-    predictions, shown = [], []
-    for number, photo in enumerate(photos, start=1):
-        try:
-            gray = read_photo(photo)
-            image, reason = prepare_photo(gray)
-        except ValueError as error:
-            print(f"error: {number} {photo}: {error}", file=sys.stderr)
-            continue
-        probability, digit = model(image.unsqueeze(0).to(device)).softmax(dim=1)[0].max(dim=0)
-        print(f"{number} {photo}: {digit} ({probability:.1%})")
-        if reason:
-            print(f"!!! {number}: do not trust this answer: {reason}")
-        predictions.append((photo, digit.item(), probability.item(), reason))
-        shown.append((gray, 255, f"photo {number}"))
-        shown.append((image[0].numpy(), 1, f"input: {digit} ({probability:.0%})"))
-    if not predictions:
-        sys.exit(1)
-
-    # Three photos in a row, each with its input; of more than 60, the first 60
-    columns, rows = min(len(shown), 6), min(math.ceil(len(shown) / 6), 20)
-    figure = plt.figure(figsize=(2.2 * columns, 2.7 * rows), layout="constrained")
-    for place, (picture, white, title) in enumerate(shown[: columns * rows], start=1):
-        ax = figure.add_subplot(rows, columns, place, title=title, xticks=[], yticks=[])
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
-    file = out_dir / f"{weights.stem}-predictions.png"
-    figure.savefig(file)
-    plt.close(figure)
-    print(f"Written: {file}")
-    if len(predictions) < len(photos):
-        sys.exit(1)
-    return {"device": str(device), "predictions": predictions, "files": {"predictions": file}}
-
-
-def load_weights(model: nn.Module, file: Path) -> None:
-    try:
-        # weights_only: a file from somebody else may hold code, and this refuses to run any.
-        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # what holds other things fails in more ways than one would list
-        other = f"it does not hold the weights of a {type(model).__name__}"
-        sys.exit(f"error: {file} cannot be loaded: {getattr(error, 'strerror', None) or other}")
-
-
-def read_photo(photo: Path) -> np.ndarray:
-    """uint8 (H, W), turned upright as the camera asks for (EXIF), on white where transparent.
-
-    Raises ValueError with the reason if it cannot be read.
-    """
-    try:
-        with Image.open(photo) as file:  # once: it may be a pipe
-            picture = ImageOps.exif_transpose(file)
-    except Exception as error:  # a damaged file fails in more ways than one would list
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"it cannot be read: {reason}") from error
-    if picture.mode[0] in "IF":  # gray with 16 bits or more
-        print(f"{photo}: more than 8 bits; its darkest pixel becomes 0, its lightest 255")
-        gray = np.asarray(picture).astype(float)
-        gray -= gray.min()
-        return (gray / max(gray.max(), 1e-9) * 255).round().astype(np.uint8)
-    picture = picture.convert("RGBA")
-    paper = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(paper, picture).convert("L"))
-
-
-def prepare_photo(gray: np.ndarray) -> tuple[Tensor, str]:
-    """One digit on paper, of any size and in any light, as MNIST would show it.
-
-    Takes what `read_photo` returned. Returns float32 (1, 28, 28): bright ink on black, fitted into
-    20x20, its center of mass in the middle; and the reason why this is hardly one digit, or "".
-    Raises ValueError if there is no ink. LeCun's page on MNIST describes how it was made.
-    """
-    import cv2  # slow to import, and seldom needed
-
-    frame_high, frame_wide = (max(1, round(200 * side / max(gray.shape))) for side in gray.shape)
-    gray = cv2.resize(gray, (frame_wide, frame_high), interpolation=cv2.INTER_AREA)
-    gray = cv2.GaussianBlur(gray, (5, 5), 0)  # less noise; unlike a median, it keeps thin strokes
-    # Most of a photo is paper, so the median all around a pixel is the paper there, shadow and
-    # all. How much a pixel differs from it is the ink, dark on light or light on dark. Near the
-    # border it may be the median of a table or a frame; so ink differs from that of all, too.
-    ink = cv2.absdiff(gray, cv2.medianBlur(gray, 255))
-    paper = np.median(gray)
-    ink = cv2.min(ink, cv2.absdiff(gray, np.full_like(gray, paper)))
-    _, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if not mask.any() or ink[mask > 0].mean() < 15:  # of 255: that much is noise
-        raise ValueError("no ink in it")
-
-    # The digit: the large pieces of ink, without specks. What reaches the border is the edge of
-    # the table, of a shadow or of a printed box, if there is a large piece that does not.
-    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)  # piece 0 is the paper
-    large = stats[:, cv2.CC_STAT_AREA] > 0.1 * stats[1:, cv2.CC_STAT_AREA].max()
-    large[0] = False
-    left, top, wide, high, _ = stats.T
-    right, bottom, lengths = left + wide, top + high, np.maximum(wide, high)
-    inside = (left > 0) & (top > 0) & (right < frame_wide) & (bottom < frame_high)
-    digit = np.flatnonzero(large & inside if (large & inside).any() else large)
-    mask = np.isin(pieces, digit).astype(np.uint8)
-    shortest, longest = sorted(cv2.boundingRect(mask)[2:])
-    stroke = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()  # where it is widest
-    blot = stroke > 0.35 * longest and shortest > 0.5 * longest  # a 1 may be as thick
-
-    # What can hardly be one digit, but is read all the same
-    border = np.median(np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]]))
-    one = digit[lengths[digit].argmax()]  # the longest piece
-    beside = (right <= left[one]) | (left >= right[one])
-    above = (bottom <= top[one]) | (top >= bottom[one])
-    like = lengths > 0.7 * lengths[one]
-    spans = (wide == frame_wide) | (high == frame_high)
-    reasons = {
-        "another color all round the border: a sheet on a table?": abs(border - paper) > 30,
-        "too thick for strokes: a sheet on a table, or too small?": blot,
-        "smaller than a tenth of the photo: go nearer": longest < 20,
-        "as long as the photo: an edge or a line?": spans[digit].any(),
-        "two pieces of like size: more than one digit?": ((beside | above) & like)[digit].any(),
-    }
-
-    full = np.percentile(ink[mask > 0], 25)  # this much ink and more is white
-    ink = np.minimum(ink / full, 1) * cv2.dilate(mask, np.ones((5, 5)))  # with its soft edge
-    # MNIST's strokes are about a tenth of the digit; a thinner one would be gray at 20x20.
-    grow = round(longest / 10 - stroke)
-    if grow > 0:
-        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
-        ink, mask = cv2.dilate(ink, brush), cv2.dilate(mask, brush)
-    left, top, wide, high = cv2.boundingRect(mask)
-    ink = ink[top : top + high, left : left + wide]
-    size = [max(1, round(20 * side / max(wide, high))) for side in (wide, high)]
-    ink = cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
-    moments = cv2.moments(ink)
-    shift_x = 14 - moments["m10"] / moments["m00"]
-    shift_y = 14 - moments["m01"] / moments["m00"]
-    ink = cv2.warpAffine(ink, np.float32([[1, 0, shift_x], [0, 1, shift_y]]), (28, 28))
-    reason = "; ".join(text for text, holds in reasons.items() if holds)
-    return torch.from_numpy(ink).float().unsqueeze(0), reason
-
-
-@torch.no_grad()
-def plot_mistakes(model: nn.Module, loader: DataLoader, device, file: Path) -> None:
-    """How many of the images in `loader` the model gets wrong, and the first 24 of them."""
     wrong = []
+    model.eval()
     for images, labels in loader:
         predicted = model(images.to(device)).argmax(dim=1).cpu()
         wrong += [row for row in zip(images, labels, predicted) if row[1] != row[2]]
-    figure = plt.figure(figsize=(9, 4.6), layout="constrained")
-    count = f"{len(wrong)} of {len(loader.dataset):,} test images are wrong"
-    figure.suptitle(f"{count} (label → predicted)")
-    for place, (image, label, digit) in enumerate(wrong[:24], start=1):
-        ax = figure.add_subplot(3, 8, place, title=f"{label} → {digit}", xticks=[], yticks=[])
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure.suptitle(f"{len(wrong)} of {len(loader.dataset):,} test images are wrong (label → prediction)")
+    for place, (image, label, prediction) in enumerate(wrong[:24], start=1):
+        ax = figure.add_subplot(3, 8, place, title=f"{label} → {prediction}", xticks=[], yticks=[])
         ax.imshow(image[0].numpy(), cmap="gray")
     figure.savefig(file)
-    plt.close(figure)
-
-
-def plot_filters(model: nn.Module, file: Path) -> None:
-    """The weights of the first convolution, each filter enlarged: blue adds, red subtracts."""
-    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-    filters = F.interpolate(first.weight.detach().cpu(), scale_factor=24)
-    grid, limit = make_grid(filters[:, :1], nrow=8, padding=8)[0], filters.abs().max().item()
-    plt.imsave(file, grid.numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
-
-
-# ---- Below: command line, data files, pictures. The lesson ends here; read it last. ----
-# Word for word the same in logistic_regression.py, nn_demo.py and cnn_mnist.py. From above it takes
-# BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--dataset", choices=["auto", "mnist", "digits"], default="auto", help="MNIST or digits")
-    add("--data-dir", metavar="DIR", type=path, default="data", help="of MNIST (%(default)s)")
-    add("--limit", metavar="N", type=positive_int, help="train on the first N images (all)")
-    add("--epochs", metavar="N", type=positive_int, help="passes over the images")
-    add("--batch-size", metavar="N", type=positive_int, default=BATCH_SIZE, help="(%(default)s)")
-    add("--lr", metavar="X", type=positive_float, default=LEARNING_RATE, help="(%(default)s)")
-    add("--seed", metavar="N", type=int, default=0, help="of PyTorch's random numbers (0)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, ... (%(default)s)")
-    add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
-    return parser
-
-
-def positive_int(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError  # argparse then says: invalid positive_int value
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    if not 0 < float(text) <= 1e30:  # false for nan, too; near 1e38 float32 ends
-        raise ValueError
-    return float(text)
-
-
-def path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # not Path.expanduser, which refuses ~nobody
-
-
-def make_stdout_tolerant() -> None:
-    """A console that lacks a character (of Chinese, of a file's name) shows "?" for it."""
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
-        sys.stdout.reconfigure(errors="replace")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; for "auto" the accelerator (CUDA, MPS, ...) if it works, or CPU."""
-    accelerator = torch.accelerator.is_available() and torch.accelerator.current_accelerator()
-    device = str(accelerator or "cpu") if name == "auto" else name
-    try:
-        torch.ones(1, device=device).add(1).item()  # a GPU too old for this PyTorch fails here
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0][:200]
-        if name != "auto":
-            sys.exit(f"error: {device} cannot be used here ({reason}): try --device cpu")
-        print(f"!!! {device} cannot be used here ({reason}): going on without it")
-        device = "cpu"
-    return torch.device(device)
-
-
-def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it: an error comes now, not at the end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.exit(f"error: cannot write to --out-dir {folder}: {error.strerror}")
-    return folder
-
-
-def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
-    """Returns the dataset's name, then images and labels for training and for testing.
-
-    Images are (N, 28, 28), 0...255, uint8 or float32; labels int64 (N,), 0...9.
-    """
-    if choice != "digits":
-        raw = data_dir / "MNIST" / "raw"
-        files = [name.removesuffix(".gz") for name, _ in datasets.MNIST.resources]
-        missing = [name for name in files if not (raw / name).is_file()]
-        if missing:
-            print(f"MNIST is not in {raw}: downloading it (11 MB) ...", flush=True)
-        socket.setdefaulttimeout(10)  # a download that gets nothing for 10 seconds has failed
-        try:
-            parts = [datasets.MNIST(data_dir, train, download=True) for train in (True, False)]
-            return "mnist", *((part.data, part.targets) for part in parts)
-        except Exception as error:  # no network, a stall, a full disk, a damaged file, ...
-            reason = str(error).strip().rpartition("\n")[2] or repr(error)  # some say nothing
-        if not missing:
-            sys.exit(f"error: MNIST in {raw} is damaged ({reason}): delete its four files")
-        if choice == "mnist":
-            hint = f"use --dataset digits, or put {', '.join(files)} into {raw} yourself"
-            sys.exit(f"error: MNIST cannot be downloaded ({reason}): {hint}")
-        print(f"!!! MNIST cannot be downloaded ({reason}).")
-        print("!!! Learning scikit-learn's digits instead: fewer and coarser pictures.\n")
-    return "digits", *read_digits()
-
-
-def read_digits() -> list[tuple[Tensor, Tensor]]:
-    """scikit-learn's 1,797 digits: 1,437 for training, always the same 360 for testing.
-
-    They are 8x8; scaled up to 20x20 in the middle of 28x28, as MNIST's are.
-    """
-    from sklearn.datasets import load_digits  # slow to import, and seldom needed
-
-    images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    images = F.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
-    images = 255 * F.pad(images, (4, 4, 4, 4)).squeeze(1)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return [(images[part], labels[part]) for part in (order[360:], order[:360])]
-
-
-def print_epoch(epoch: int, epochs: int, loss, train, test, seconds) -> None:
-    """One line; of many epochs, about ten lines in all."""
-    if epoch in (1, epochs) or epoch % max(1, epochs // 10) == 0:
-        line = f"loss {loss:.4f}  accuracy: training {train:.2%}, test {test:.2%}  {seconds:.2f} s"
-        print(f"epoch {epoch:>3}/{epochs}  {line}", flush=True)
-
-
-def print_result(accuracy: float, dataset: str, wanted: str, files: list[Path]) -> None:
-    if dataset == "digits" and wanted == "auto":
-        dataset = "digits (!!! MNIST could not be downloaded)"
-    print(f"Test accuracy on {dataset}: {accuracy:.2%}. Written: {', '.join(map(str, files))}")
 
 
 def plot_curves(results: dict[str, list], file: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    """Draw the loss and the accuracies of each epoch.
+
+    If the test accuracy stays behind while the training accuracy still rises, the model overfits.
+
+    画出每轮的损失和准确率：训练准确率还在上升，测试准确率却停住，就是过拟合。
+    """
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     epochs = range(1, len(results["train_loss"]) + 1)
     left.plot(epochs, results["train_loss"], ".-", label="training loss")
     right.plot(epochs, results["train_accuracy"], ".-", label="training accuracy, during the epoch")
-    right.plot(epochs, results["test_accuracy"], ".-", label="test accuracy, after it")
+    right.plot(epochs, results["test_accuracy"], ".-", label="test accuracy, after the epoch")
     for ax in (left, right):
         ax.set_xlabel("epoch")
         ax.locator_params(axis="x", integer=True)
         ax.legend()
     figure.savefig(file)
-    plt.close(figure)
+
+
+# ---- Below: command line, device, data files. The lesson ends here. ----
+# 以下与学习 PyTorch 无关，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE 和 OUT_DIR。
+# These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
+# From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
+
+
+def make_parser(epochs: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line. `epochs` says in words what the default of --epochs is."""
+    # fmt: off
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
+        epilog="example: python %(prog)s --dataset digits --epochs 3 --out-dir try")
+    train = parser.add_argument_group("training")
+    train.add_argument("--epochs", type=whole_number, metavar="N",
+        help=f"how many times to go through the training images (default: {epochs})")
+    train.add_argument("--batch-size", type=whole_number, metavar="N", default=BATCH_SIZE,
+        help="how many images to take in each training step (default: %(default)s)")
+    train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
+        help="learning rate: how far each step goes (default: %(default)s)")
+    train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
+        help="start of the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+    train.add_argument("--device", default="auto",
+        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+    files = parser.add_argument_group("data and output")
+    files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
+        help="mnist is downloaded if it is missing; digits come with scikit-learn and need no network;"
+             " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
+    files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
+        help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
+    files.add_argument("--limit", type=whole_number, metavar="N",
+        help="train on the first N training images only; the test set stays complete (default: use all)")
+    files.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
+        help="folder for the weights and the pictures; it is created if it is missing (default: %(default)s)")
+    # fmt: on
+    return parser
+
+
+def whole_number(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or not least <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, and below 2**63")
+    return int(text)
+
+
+def make_stdout_tolerant() -> None:
+    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
+    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+        sys.stdout.reconfigure(errors="replace")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
+    gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
+    if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
+    try:
+        device = torch.device(gpu or "cpu" if name == "auto" else name)
+        torch.ones(1, device=device).add(1).item()  # A GPU that is too old for this PyTorch fails here.
+        return device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0]
+        if name != "auto":
+            sys.exit(f"error: --device {name} cannot be used here: {reason}")
+        print(f"!!! {gpu} 用不了，改用 CPU · {gpu} cannot be used, so this runs on the CPU: {reason}\n")
+        return torch.device("cpu")
+
+
+def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
+    """Return the name of the data set, then the images and labels for training, then those for the test.
+
+    Images are (N, 28, 28) with values from 0 to 255, uint8 or float32. Labels are int64 (N,), from 0 to 9.
+    """
+    if choice != "digits":
+        while data_dir.name in ("MNIST", "raw"):  # torchvision itself adds MNIST/raw.
+            data_dir = data_dir.parent
+        timeout = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(10)  # A download that receives nothing for ten seconds has failed.
+        try:
+            parts = [datasets.MNIST(data_dir, train, download=True) for train in (True, False)]
+            return "mnist", *((part.data, part.targets) for part in parts)
+        except Exception as error:  # There is no network, the disk is full, a file is damaged, ...
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        finally:
+            socket.setdefaulttimeout(timeout)
+        names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
+        found = [str(file) for file in data_dir.rglob("*ubyte")]
+        if choice == "mnist" or len(found) > 3:  # Four files are there, but damaged or under other names.
+            sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
+                     f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
+        print(f"!!! 无法下载 MNIST，改用 scikit-learn 自带的手写数字（图片少，也更粗糙）：{reason}")
+        print("!!! MNIST cannot be downloaded. This run uses scikit-learn's digits, which are fewer and coarser.\n")
+    from sklearn.datasets import load_digits  # It is slow to import, and is only needed here.
+
+    # 1,797 images of 8x8 pixels, scaled up to 20x20 in the middle of 28x28, as MNIST's digits are.
+    images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+    images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
+    images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return "digits", *((images[part], labels[part]) for part in (order[360:], order[:360]))
+
+
+def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:
+    """Print the last lines of a run. A notebook shows the pictures as well."""
+    name = "MNIST" if dataset == "mnist" else "scikit-learn's digits, not MNIST"
+    print(f"\nTest accuracy on {name}: {accuracy:.2%}")
+    print("Written:", *files.values(), sep="\n  ")
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+
+        display(*(Image(filename=str(file)) for file in files.values() if file.suffix == ".png"))
 
 
 if __name__ == "__main__":

@@ -174,8 +174,8 @@ def plot_weights(model: LogisticRegression, file: Path) -> None:
 
     把每个数字的 784 个权重画成一张图：蓝色像素支持这个数字，红色像素反对它。
     """
-    weights = model.linear.weight.detach().reshape(10, 28, 28)
-    limit = weights.abs().max()
+    weights = model.linear.weight.detach().reshape(10, 28, 28).numpy()
+    limit = abs(weights).max()
     figure = Figure(figsize=(9, 4), layout="constrained")
     for digit, ax in enumerate(figure.subplots(2, 5).flat):
         ax.imshow(weights[digit], cmap="RdBu", vmin=-limit, vmax=limit)

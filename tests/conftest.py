@@ -1,14 +1,10 @@
 """What every test shares: tiny data in MNIST's own file format, and a network that is not there."""
 
 import os
-import socket
 import struct
 import urllib.request
 
-os.environ["MPLBACKEND"] = "Agg"  # before pyplot is imported: no test opens a window
-
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -41,15 +37,6 @@ def set_proxy(monkeypatch):
 def no_network(set_proxy):
     """Whatever wants to download is refused at once."""
     set_proxy("http://127.0.0.1:9")
-    yield
-    socket.setdefaulttimeout(None)  # the MNIST scripts set it before they download
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    """A script that stops halfway leaves its figure open; the next test starts without."""
-    yield
-    plt.close("all")
 
 
 def draw_digit(digit: int, rng: np.random.Generator) -> np.ndarray:
