@@ -1,91 +1,98 @@
-"""From a picture file, through OpenCV, to a PyTorch tensor, and back.
+"""Read a picture file with OpenCV, turn it into a PyTorch tensor, and write the tensor to a file again.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_cv2_Tensor相关
 
-    python cv2_tensor.py                  # on pictures that it draws itself
-    python cv2_tensor.py photo.jpg        # on one of yours
-    python cv2_tensor.py --size 320 160   # resized to another width and height
+    python cv2_tensor.py                  # The script draws the pictures that it reads.
+    python cv2_tensor.py photo.jpg        # This reads a picture of your own.
+    python cv2_tensor.py --size 320 160   # This resizes to another width and height.
 
-It ends with a picture that went to a tensor and back, each pixel the same, and with one PNG of all
-the pictures on the way. 5 seconds on 2 CPU cores with PyTorch 2.15, torchvision 0.29, OpenCV 5.0.
+In the last section, a picture becomes a tensor and then a file again, and every pixel is unchanged.
+The script also writes one PNG file that shows all the pictures on the way. The results below were measured
+with PyTorch 2.14, torchvision 0.29 and OpenCV 5.0.
 
 **Try**
 
-    --size 320 160                 # the shape is then (160, 320, 3): height first
-    outputs/cv2_tensor/color.png   # the picture of the first run: read as gray, its 29..250 become
-                                   # 0.1137..0.9804, not 0..1: ToTensor divides by 255, whatever
-                                   # the largest value is
-    outputs/cv2_tensor/slice.tif   # 16 bits: flags 0 and 1 leave 6 gray levels, in every section
+    python cv2_tensor.py --size 320 160                 # The shape becomes (160, 320, 3): the height comes first.
+    python cv2_tensor.py outputs/cv2_tensor/color.png   # The gray values 29...250 become 0.1137...0.9804, because
+                                                        # ToTensor divides by 255, not by the largest value.
+    python cv2_tensor.py outputs/cv2_tensor/slice.tif   # The flags 0 and 1 leave 6 gray levels of this 16-bit file.
 
-and take `.round()` out of `back_to_a_file`: it then ends with False, since 1.2 % of the values come
-back 1 too small.
+The last two commands read files that the first run has written. You can also remove `.round()` from
+`back_to_a_file`. The section then prints False, because 1.2% of the values come back 1 too small.
 """
 
 import argparse
 import ast
 import inspect
-import os
-import shutil
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms import Normalize, ToTensor, v2
 
-# 均值 · The mean and the standard deviation of ImageNet's pixels: red, green, blue.
+# ImageNet 像素的均值和标准差，顺序是红、绿、蓝
+# The mean and the standard deviation of ImageNet's pixels, in the order red, green, blue.
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-OUT_DIR = Path("outputs", "cv2_tensor")
 
-# 每个函数是笔记的一节，逐句打印并运行 · Each function below is a section of the notes. `run`
-# prints each statement, and below it what it prints. args.gray, args.color and args.sixteen are
-# picture files, drawn or made of IMAGE.
+# 下面每个函数是笔记的一节。`run` 逐行打印并运行其中的代码，输出就在那一行的下面。
+# args.gray、args.color 和 args.sixteen 是要读的图片文件，由脚本画出，或者由你给的 IMAGE 得到；args.back 是要写的文件。
+# Each function below is a section of the notes. `run` prints each of its lines, and the output below that line.
+# args.gray, args.color and args.sixteen are the picture files that the sections read. The script draws them, or
+# makes them from your IMAGE. args.back is the file that the sections write.
 
 
 def span(image) -> str:
-    """dtype, minimum and maximum of an array or a tensor."""
-    array = np.asarray(image)  # of a uint16 tensor PyTorch has no minimum
+    """Return the dtype, the minimum and the maximum of an array or a tensor, as text.
+
+    返回数组或张量的数据类型、最小值和最大值。
+    """
+    array = np.asarray(image)  # PyTorch has no min() for uint16 tensors.
     return f"{image.dtype} {array.min():.5g} .. {array.max():.5g}"
 
 
 def grayscale(args):
     """一个灰度的图片，只有一个通道 · A grayscale picture has one channel
 
-    灰度方式读入得到 [H, W]；ToTensor 变成 [C, H, W]，并归一化到 [0, 1]。
+    以灰度方式读入得到 [H, W]；ToTensor 把它变成 [C, H, W]，并归一化到 [0, 1]。
+    OpenCV reads a grayscale picture as [H, W]. ToTensor turns it into [C, H, W] and scales the values to [0, 1].
     """
     import cv2
     import torchvision.transforms
 
+    # 标志 0 表示以灰度方式读取，所以 shape 只有 [H, W]，没有通道这一维
+    # The flag 0 means grayscale. The shape is therefore [H, W], without a channel dimension.
     # image_name = 'Dataset/2d_images/ID_0000_Z_0142.tif'
     image_name = args.gray
     image = cv2.imread(image_name, 0)
     print(image.shape)
     print(image.dtype, image.min(), image.max())
-    # 归一化, 取值范围为[0,1.0]的torch.FloatTensor · 0...255 becomes 0...1, float32
+
+    # ToTensor 加上通道这一维，并除以 255 进行归一化，得到取值范围为 [0, 1.0] 的 torch.FloatTensor
+    # ToTensor adds the channel dimension and divides by 255. The result is a float32 tensor with values in [0, 1].
     image_tensor = torchvision.transforms.ToTensor()(image)
     print(image_tensor.shape)
     print(image_tensor.dtype, image_tensor.min(), image_tensor.max())
-    # Without the 0: three channels, even of a gray file
+
+    # 不写标志 0，灰度文件也会读成三个通道
+    # Without the flag 0, even a grayscale file is read as three channels.
     color = cv2.imread(image_name)
     print(color.shape)
 
 
 def brute_force(args):
-    """暴力方法：先resize，再reshape，最后再转为tensor · Brute force
+    """暴力方法：先resize，再reshape，最后再转为tensor · The brute-force way: resize, reshape, convert
 
-    先 resize，再 reshape，最后转为张量：形状对了，但没有归一化，仍是 0 到 255。
+    形状对了，但没有归一化，值仍然在 0 到 255 之间。
+    The shape is the desired one, but the values are not scaled. They still lie between 0 and 255.
     """
-    import torch
-
     image_name = args.gray
     image = cv2.imread(image_name, 0)
     print(image.shape)
@@ -94,60 +101,84 @@ def brute_force(args):
     image_tensor = torch.FloatTensor(image_new)
     print(image_new.shape)
     print(image_tensor.shape)
-    # 没有进行归一化 · Not divided by 255; resize interpolates: the largest may be less
+
+    # 没有进行归一化，不会除以 255；resize 会对相邻像素插值，所以最大值可能变小
+    # The values are not divided by 255. resize() interpolates between pixels, so the maximum may become smaller.
     print(image_tensor.min(), image_tensor.max())
-    # Today, with the dtype by name (torch.FloatTensor(3) makes three numbers, not a 3)
+
+    # 推荐写法是 from_numpy 加 float()，结果相同；torch.FloatTensor(3) 得到的不是 3，而是长度为 3 的张量
+    # Prefer from_numpy() and float(). They give the same, while torch.FloatTensor(3) makes three numbers, not a 3.
     print(torch.equal(torch.from_numpy(image_new).float(), image_tensor))
 
 
 def width_first(args):
-    """cv2.resize(img, (width, height))参数是:先宽后高 · resize takes the width first
+    """cv2.resize(img, (width, height))参数是:先宽后高 · cv2.resize takes the width first
 
-    resize 的参数先宽后高，shape 先高后宽；写反了不报错，但不是正方形的图片会变形。
+    shape 是先高后宽，resize 的参数却是先宽后高；写反了不会报错，但图片会变形。
+    A shape has the height first, but resize() takes the width first. Swapping them raises no error.
     """
     image = cv2.imread(args.color, 1)
     print(image.shape)
     height, width = image.shape[:2]
-    # 先宽后高 · To --size, or to half the width and height
+
+    # 缩放到 --size 给出的宽和高；没有给出时，宽和高都减半
+    # Resize to the width and height of --size. Without --size, halve the width and the height.
     width, height = args.size or ((width + 1) // 2, (height + 1) // 2)
     resized = cv2.resize(image, (width, height))
     print(resized.shape)
-    if width != height:  # swapped: no error, but distorted; of a square nobody sees it
-        wrong = cv2.resize(image, (height, width))
-        print(wrong.shape)
+
+    # 把宽和高写反：不会报错，但图片变形了；如果图片是正方形，就看不出写反了
+    # Swap the width and the height. There is no error, but the picture is distorted. A square one would hide it.
+    wrong = cv2.resize(image, (height, width))
+    print(wrong.shape)
 
 
 def to_tensor(args):
-    """class torchvision.transforms.ToTensor · It scales uint8, and nothing else
+    """class torchvision.transforms.ToTensor · ToTensor scales only uint8
 
-    只有 uint8 会除以 255；16 位和浮点的输入不缩放。
+    只有 uint8 会除以 255，从 0 到 255 变成 0 到 1；更大的整数类型和浮点数都不会缩放。
+    ToTensor divides only uint8 by 255, which turns 0...255 into 0...1. It scales neither larger integers nor floats.
     """
     image = cv2.imread(args.gray, 0)
-    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest of 16 bits
-    floats = np.float32(image)
-    # Today: the two steps by name. It scales integers of any size
+    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest number of 16 bits
+
+    # v2 用两步代替 ToTensor：uint8 的结果几乎相同，16 位整数也会缩放
+    # v2 replaces ToTensor with two steps. For uint8 the results are nearly equal, and v2 scales 16 bits as well.
     today = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     print((ToTensor()(image) - today(image)).abs().max())
-    # numpy.ndarray · ToTensor, v2. ToTensor divides by 255 only if the array is uint8
-    for pixels in (image, sixteen, floats, np.float64(image)):
+
+    # 输入 numpy.ndarray：左边一列是 ToTensor 的结果，右边一列是 v2 的结果
+    # Pass a numpy.ndarray. The left column shows the result of ToTensor, and the right column that of v2.
+    for pixels in (image, sixteen, np.float32(image), np.float64(image)):
         print(f"{pixels.dtype!s:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
-    # PIL.Image · uint8, L: both agree. uint16, I;16: use v2; ToTensor's int16 overflows
-    # above 32767. The others: divide by the largest possible value yourself
-    for pixels in map(Image.fromarray, (image, sixteen, np.int32(sixteen), floats)):
+
+    # 输入 PIL.Image：8 位灰度（L），两者一致。16 位（I;16）要用 v2，因为 ToTensor 得到 int16，超过 32767 的值变成负数。
+    # I 和 F 两者都不会缩放到 0 到 1，要自己除以可能的最大值。
+    # Pass a PIL.Image. For 8-bit gray (L), both agree. For 16 bits (I;16), use v2, because ToTensor returns int16, in
+    # which values above 32767 become negative. Neither brings the modes I and F to the range 0...1, so divide them
+    # by their largest possible value yourself.
+    for pixels in map(Image.fromarray, (image, sixteen, np.int32(sixteen), np.float32(image))):
         print(f"{pixels.mode:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
 
 def bits(args):
     """笔记之外：超过 8 位的图片 · Not in the notes: pictures of more than 8 bits
 
-    CT 图片多为 int16：标志 0 只剩几个灰度；应原样读入，再按最小值和最大值缩放。
+    CT 图片多为 int16，用标志 0 读入只剩几个灰度；应该原样读入，再按最小值和最大值缩放。
+    CT slices are often int16, and the flag 0 keeps only a few of their gray levels. Read such a file unchanged, and
+    then scale it by its minimum and maximum.
     """
-    # A slice that is drawn, or IMAGE if it has 16 bits. How many gray levels are left?
+    # 标志 0 还剩多少个灰度？图片是脚本画的 CT 切片；如果 IMAGE 是 16 位的，就是 IMAGE
+    # How many gray levels does the flag 0 keep? The picture is a drawn CT slice, or your IMAGE if it has 16 bits.
     image = cv2.imread(args.sixteen, 0)
     print(image.dtype, len(np.unique(image)), "gray levels")
-    # The upper of two bytes, without its sign: air (-1000) is lighter than bone (1000)
+
+    # 标志 0 只保留两个字节中的高字节，符号也丢了，所以空气（-1000）比骨头（1000）还亮
+    # The flag 0 keeps the upper of two bytes and loses the sign, so air (-1000) gets brighter than bone (1000).
     print(cv2.imdecode(cv2.imencode(".tif", np.int16([[-1000, -1, 0, 1000]]))[1], 0))
-    # As it is in the file; then from its own minimum and maximum to 0...255
+
+    # 原样读入，再把最小值到最大值的范围缩放到 0 到 255
+    # Read the file unchanged, and scale the range from its minimum to its maximum to 0...255.
     sixteen = cv2.imread(args.sixteen, cv2.IMREAD_UNCHANGED)
     print(sixteen.dtype, sixteen.min(), sixteen.max())
     scaled = cv2.normalize(sixteen, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
@@ -157,180 +188,218 @@ def bits(args):
 def normalize(args):
     """class torchvision.transforms.Normalize(mean, std) · Normalized_image=(image-mean)/std
 
-    逐通道标准化（笔记写作“正则化”）；除以的是标准差，不是方差。
+    对每个通道做标准化：减去均值，再除以标准差（不是方差）。
+    Normalize subtracts the mean of each channel and divides by its standard deviation, not by its variance.
     """
+    # 均值 0.5，标准差 0.25：取值范围从 [0, 1] 变成 [-2, 2]
+    # With the mean 0.5 and the standard deviation 0.25, the range [0, 1] becomes [-2, 2].
     image = ToTensor()(cv2.imread(args.gray, 0))
     normalized = Normalize([0.5], [0.25])(image)
     print(normalized.min(), normalized.max())
-    # By hand
+
+    # 用公式自己算一遍，结果完全相同
+    # Computing the formula by hand gives exactly the same result.
     print(torch.equal(normalized, (image - 0.5) / 0.25))
-    # Three means and one channel: refused, but v2 makes three channels of it
-    print(MEAN, STD)
+
+    # 图片只有一个通道，却给出三个通道的均值和标准差：Normalize 会报错
+    # Normalize raises an error if it gets three means and standard deviations for a picture with one channel.
     with refused(RuntimeError):
         Normalize(MEAN, STD)(image)
-    three = v2.Normalize(MEAN, STD)(image)
-    print(three.shape, three.min(), three.max())
 
 
 def blue_green_red(args):
-    """cv2.imread(img, 1)：返回结果为type: numpy.ndarray，多维数组 · Channels: blue, green, red
+    """cv2.imread(img, 1)：返回结果为type: numpy.ndarray，多维数组 · OpenCV's channels are blue, green, red
 
-    得到的多维数组通道顺序是 BGR；读不出文件时返回 None，不报错。
+    多维数组的通道顺序是 BGR；文件读不出来时返回 None，而不是报错。
+    The array has its channels in the order blue, green, red. If it cannot read a file, imread returns None.
     """
     image = cv2.imread(args.color, 1)
     print(type(image), image.shape)
-    # Not image[..., ::-1]: ToTensor refuses an array with a negative stride
+
+    # 用 cvtColor 转成 RGB，红色就成了第一个通道；image[..., ::-1] 的步长是负数，ToTensor 不接受
+    # cvtColor converts to RGB, so red comes first. ToTensor refuses image[..., ::-1], which has a negative stride.
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    print(np.array_equal(rgb[..., 0], image[..., 2]))  # red comes first
-    # A red pixel, normalized in BGR, and in RGB
+    print(np.array_equal(rgb[..., 0], image[..., 2]))
+
+    # 一个红色像素，先按 BGR、再按 RGB 标准化：均值和标准差的顺序是 RGB，所以只有第二个结果是对的
+    # Normalize a red pixel as BGR, then as RGB. MEAN and STD are in the order RGB, so only the second is right.
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
-    # None, and a warning on stderr: of no file, of half a file (not of half a JPEG)
+
+    # 文件不存在，或者 PNG、TIFF 只有前一半：返回 None。JPEG 只有前一半：大小不变，但下面的行丢失了
+    # imread returns None for a missing file, and for half a PNG or TIFF. Half a JPEG keeps its size but loses rows.
     print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
-        data[: len(data) // 2].tofile(f"{args.folder}/half{suffix}")
-        half = cv2.imread(f"{args.folder}/half{suffix}", 1)
+        data[: len(data) // 2].tofile(args.back)
+        half = cv2.imread(args.back, 1)
         print(suffix, None if half is None else half.shape)
-    # And, on Windows, of a path with Chinese in it. This reads any path:
+
+    # 在 Windows 上，路径里有中文时 imread 也返回 None；先读出字节，再用 imdecode 解码，什么路径都可以
+    # On Windows, imread also returns None if the path has Chinese in it. Reading the bytes works for any path.
     print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
 
 
 def back_to_a_file(args):
     """笔记之外：从张量回到图片 · Not in the notes: from a tensor back to a file
 
-    从张量还原成图片文件：反标准化、四舍五入、转回 BGR，像素与原图完全一致。
+    撤销标准化，四舍五入，转回 BGR，再写成文件：每个像素都与原图相同。
+    Undo Normalize, round, convert back to BGR and write the file. Every pixel is the same as in the original.
     """
     image = cv2.imread(args.color, 1)
     tensor = Normalize(MEAN, STD)(ToTensor()(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
     print(tensor.shape, tensor.min(), tensor.max())
-    # Channels last, and Normalize undone
+
+    # 把通道移到最后一维，再撤销标准化：乘以标准差，加上均值
+    # Move the channels to the last dimension, multiply by the standard deviation, and add the mean.
     rgb = tensor.permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)
-    # .byte() drops what follows the point, and makes 0 of 256: hence round and clamp
+
+    # 先四舍五入，再限制在 0 到 255，因为 .byte() 会直接舍去小数，还会把 256 变成 0
+    # Round and clamp the values first, because .byte() drops the decimals and turns 256 into 0.
     rgb = (rgb * 255).round().clamp(0, 255).byte().numpy()
     cv2.imwrite(args.back, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     same = np.array_equal(cv2.imread(args.back, 1), image)
     print(same)
 
 
+SECTIONS = [grayscale, brute_force, width_first, to_tensor, bits, normalize, blue_green_red, back_to_a_file]
+
+
 def main(argv: list[str] | None = None) -> dict:
-    """Run the sections. Returns for each, by its name, its variables, and the files written."""
+    """Run the sections. Return the variables of each section by its name, and the files that were written.
+
+    依次运行各节，返回每一节的变量，以及写出的文件。
+    """
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)
     torch.manual_seed(args.seed)
-    out_dir = make_out_dir(args.out_dir)
-    sections = [grayscale, brute_force, width_first, to_tensor, bits, normalize]
-    sections += [blue_green_red, back_to_a_file]
+    args.out_dir.mkdir(parents=True, exist_ok=True)
 
-    # On Windows imread opens no path with Chinese in it: hence a folder whose path has none.
-    parent = next(name for name in (str(out_dir), tempfile.gettempdir(), ".") if name.isascii())
+    # 在 Windows 上，OpenCV 打不开含中文的路径，所以各节在临时文件夹里读写，它的路径里没有中文
+    # On Windows, OpenCV cannot open a path with Chinese in it. The sections use a temporary folder without Chinese.
     names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
+    parent = next(name for name in (str(args.out_dir), tempfile.gettempdir(), ".") if name.isascii())
     with tempfile.TemporaryDirectory(dir=parent) as made:
-        args.folder = f"{parent}/{Path(made).name}"  # made begins at the root, since Python 3.12
-        args.gray, args.color, args.sixteen, args.back = (f"{args.folder}/{name}" for name in names)
-        write_pictures(args)
-        results = {section.__name__: run(section, args) for section in sections}
-        names = names if args.image is None else names[-1:]
+        args.gray, args.color, args.sixteen, args.back = (f"{parent}/{Path(made).name}/{name}" for name in names)
+        try:
+            write_pictures(args)
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {error}")
+        results = {section.__name__: run(section, args) for section in SECTIONS}
+        names = names if args.image is None else names[3:]
         for name in names:
-            shutil.copy(Path(args.folder, name), out_dir)
-    files = {name: out_dir / name for name in ["cv2-tensor-steps.png", *names]}
+            (args.out_dir / name).write_bytes(Path(made, name).read_bytes())
+
+    files = {name: args.out_dir / name for name in ["cv2-tensor-steps.png", *names]}
     draw_contact_sheet(results, files["cv2-tensor-steps.png"])
-    print(f"\nWritten: {', '.join(map(str, files.values()))}")
+    print("\nWritten:", *files.values(), sep="\n  ")
     return results | {"files": files}
 
 
-# ---- Below: sessions, command line, pictures. The lesson ends here; read it last. ----
+# ---- Below: sessions, command line, pictures. The lesson ends here. ----
 
 
-def run(section: Callable, args: argparse.Namespace, *classes: type) -> dict:
-    """Run a section as a session: print each statement, then run it. Returns its variables.
+def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
+    """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
 
-    The first paragraph of its docstring is the heading, the second is printed below it. The code
-    of `classes`, which it uses, is printed first.
+    First print the section's docstring, then the text `before`. Return the variables that the section ends with.
+    A debugger that follows the lines itself is left alone, so that it can stop at them. They are not printed then.
     """
-    heading, chinese = inspect.getdoc(section).split("\n\n")
-    print("", f"======== {heading} ({section.__name__})", chinese, "", sep="\n")
-    file, _ = inspect.findsource(section)
-    for used in classes:  # in a notebook inspect.getsource(used) finds no class
-        start = [line.startswith(f"class {used.__name__}(") for line in file].index(True)
-        print(textwrap.indent("".join(inspect.getblock(file[start:])), ">>> "), end="")
     lines, first = inspect.getsourcelines(section)
-    tree = ast.parse("\n" * (first - 1) + "".join(lines))  # line numbers, for a debugger
-    scope = section.__globals__ | {"args": args}
-    for before, statement in pairwise(tree.body[0].body):  # the docstring comes before the first
-        code = "".join(lines[before.end_lineno - first + 1 : statement.end_lineno - first + 1])
-        print(textwrap.indent(textwrap.dedent(code), ">>> "), end="")
-        exec(compile(ast.Module([statement], []), section.__code__.co_filename, "exec"), scope)
-    del scope["args"]
-    return {name: it for name, it in scope.items() if it is not section.__globals__.get(name)}
+    function = ast.parse("".join(lines)).body[0]
+    heading, _, explanation = ast.get_docstring(function).partition("\n\n")
+    print(f"\n======== {heading} ({section.__name__})\n{explanation}\n\n{before}", end="")
+
+    # A statement of several lines is printed as a whole, but a for, with or if line without the block below it.
+    simple = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
+    ends = {line: node.end_lineno for node in simple for line in range(node.lineno, node.end_lineno + 1)}
+    printed = function.body[0].end_lineno
+    variables = {}
+
+    def trace(frame, event, _):
+        nonlocal printed
+        if frame.f_code is not section.__code__:
+            return None
+        line = frame.f_lineno - first + 1
+        end = ends.get(line, line)
+        for code in lines[printed:end]:
+            print(f">>> {code[4:]}" if code.strip() else code, end="")
+        printed = max(printed, end)
+        if event == "return":
+            variables.update(frame.f_locals)
+        return trace
+
+    debugger = sys.gettrace()
+    sys.settrace(debugger or trace)
+    try:
+        section(args)
+    finally:
+        sys.settrace(debugger)
+    return variables
 
 
 @contextmanager
-def refused(*kinds: type[Exception]) -> Iterator[None]:
-    """The block raises an error of one of these kinds: print its first sentence, and go on."""
+def refused(kind: type[Exception]) -> Iterator[None]:
+    """Expect an error of this kind in the block below, print the first sentence of its message, and go on."""
     try:
         yield
-    except kinds as error:
+    except kind as error:
         sentence = str(error).strip().partition("\n")[0].partition(". ")[0]
         print(f"{type(error).__name__}: {sentence}")
     else:
-        raise AssertionError(f"no error, where one of {kinds} was expected")
+        raise AssertionError(f"an error of kind {kind.__name__} was expected here, but none came")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("image", metavar="IMAGE", type=path, nargs="?", help="yours (some that it draws)")
-    size = "width and height to resize to, up to 4096 (half of the picture's)"
-    add("--size", metavar=("W", "H"), type=up_to_4096, nargs=2, help=size)
-    add("--seed", metavar="N", type=int, default=0, help="of the drawn noise (%(default)s)")
-    add("--out-dir", metavar="DIR", type=path, default=OUT_DIR, help="(%(default)s)")
+    # fmt: off
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
+        epilog="example: python %(prog)s photo.jpg --size 320 160 --out-dir try")
+    parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?",
+        help="picture file to read in all sections (default: the script draws its own pictures)")
+    parser.add_argument("--size", metavar=("W", "H"), type=length, nargs=2,
+        help="width and height, at most 4096, that width_first resizes to (default: half of the picture's)")
+    parser.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
+        help="start of the random numbers, which are the noise in the drawn slice (default: %(default)s)")
+    parser.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "cv2_tensor"),
+        help="folder for the pictures; it is created if it is missing (default: %(default)s)")
+    # fmt: on
     return parser
 
 
-def up_to_4096(text: str) -> int:
-    if not 1 <= int(text) <= 4096:
-        raise ValueError  # argparse then says: invalid up_to_4096 value
+def length(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError("must be a whole number between 1 and 4096")
     return int(text)
 
 
-def path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # not Path.expanduser, which refuses ~nobody
+def whole_number(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or not least <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, and below 2**63")
+    return int(text)
 
 
 def make_stdout_tolerant() -> None:
-    """A console that lacks a character (of Chinese, of a file's name) shows "?" for it."""
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
+    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
-def make_out_dir(folder: Path) -> Path:
-    """Make the folder, and try to write to it: an error comes now, not at the end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.exit(f"error: cannot write to --out-dir {folder}: {error.strerror}")
-    return folder
+def read_picture(file: Path) -> list[np.ndarray]:
+    """Return the user's picture three times: in gray, in color, and unchanged. Any path works.
 
-
-def read_picture(file: Path, flag: int) -> np.ndarray:
-    """As cv2.imread, but for any path, and with an error in place of None. (It is stricter: of half
-    a JPEG, imread makes a picture.)"""
-    try:
-        # On Windows cv2.imread does not open every path.
-        picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), flag)
-    except OSError as error:
-        sys.exit(f"error: {file} cannot be read: {error.strerror or error}")
-    except cv2.error:  # an empty file, or a picture too large for OpenCV
-        picture = None
-    if picture is None:
-        sys.exit(f"error: {file} is not a picture that OpenCV can read")
-    return picture
+    Raise OSError or ValueError with the reason if it cannot be read.
+    """
+    data = np.fromfile(file, np.uint8)
+    pictures = [cv2.imdecode(data, flag) if len(data) else None for flag in (0, 1, cv2.IMREAD_UNCHANGED)]
+    if pictures[-1] is None:
+        raise ValueError(f"{file} is not a picture that OpenCV can read")
+    if pictures[-1].dtype.itemsize > 2:
+        raise ValueError(f"{file} has pixels of type {pictures[-1].dtype}; choose a picture of 8 or 16 bits")
+    return pictures
 
 
 def write_pictures(args: argparse.Namespace) -> None:
-    """The files that the sections read: drawn ones, or IMAGE as imread would read it."""
+    """Write the files that the sections read: drawn pictures, or IMAGE in gray and in color."""
     ct = np.full((512, 512), -1000, np.float32)  # air
     cv2.ellipse(ct, (256, 256), (220, 170), 0, 0, 360, -30, -1)  # the body
     cv2.ellipse(ct, (165, 240), (75, 110), 0, 0, 360, -800, -1)  # the lungs
@@ -339,38 +408,38 @@ def write_pictures(args: argparse.Namespace) -> None:
     ct = (ct + 50 * torch.randn(512, 512).numpy()).clip(-1000, 1000).astype(np.int16)
     gray = cv2.normalize(ct, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
     color = np.tile(np.uint8(np.linspace(90, 250, 320))[:, None], (240, 1, 3))
-    cv2.circle(color, (80, 90), 50, (0, 0, 255), -1)  # red: OpenCV draws in BGR, too
+    cv2.circle(color, (80, 90), 50, (0, 0, 255), -1)  # red, because OpenCV draws in BGR as well
     cv2.circle(color, (265, 150), 40, (255, 0, 0), -1)
     if args.image is not None:
-        unchanged = read_picture(args.image, cv2.IMREAD_UNCHANGED)
-        if unchanged.dtype.itemsize > 2:
-            sys.exit(f"error: {args.image} is {unchanged.dtype}: not a picture of 8 or 16 bits")
-        gray, color = read_picture(args.image, 0), read_picture(args.image, 1)
+        gray, color, unchanged = read_picture(args.image)
         if unchanged.dtype.itemsize == 2:
-            print(f"!!! {args.image} has 16 bits, of which flags 0 and 1 leave 8: see bits below")
+            print("!!! 标志 0 和 1 只保留 16 位中的 8 位，见 bits · The flags 0 and 1 keep 8 of the 16 bits: see bits")
             ct = unchanged
     for file, picture in {args.gray: gray, args.color: color, args.sixteen: ct}.items():
         cv2.imwrite(file, picture)
 
 
 def draw_contact_sheet(results: dict, file: Path) -> None:
-    """A part for each section: its variables that are pictures, and what is black and white."""
-    figure = plt.figure(figsize=(11, 11.6), layout="constrained")
-    for part, (section, variables) in zip(figure.subfigures(4, 2).flat, results.items()):
+    """Draw the pictures among the variables of each section, with the values that are black and white."""
+    figure = Figure(figsize=(11, 12), layout="constrained")
+    for part, (section, variables) in zip(figure.subfigures(4, 2, hspace=0.03).flat, results.items()):
         part.suptitle(section, weight="bold")
         images = {name: it for name, it in variables.items() if getattr(it, "ndim", 0) in (2, 3)}
-        for ax, (name, image) in zip(part.subplots(1, len(images)), images.items()):
+        # In a debugger, `run` returns no variables, so a part can be empty.
+        for ax, (name, image) in zip(part.subplots(1, len(images) or 1, squeeze=False)[0], images.items()):
             array = np.asarray(image, dtype=np.float32)
             if array.ndim == 3 and (torch.is_tensor(image) or array.shape[2] > 4):
-                array = array.transpose(1, 2, 0)  # channels were first
+                array = array.transpose(1, 2, 0)  # from channels first to channels last
             low, high = array.min(), array.max()
-            step = 1 + max(array.shape) // 400  # of a photo, some of the pixels
+            step = 1 + max(array.shape) // 400  # Of a large photo, a part of the pixels is enough.
             ax.imshow((array[::step, ::step] - low) / max(high - low, 1e-6), cmap="gray")
-            color = "red" if name == "wrong" else "black"
-            ax.set_title(f"{name}\n{tuple(image.shape)}", fontsize=10, color=color)
-            ax.set(xlabel=f"{image.dtype}\nblack {low:.5g}, white {high:.5g}", xticks=[], yticks=[])
+            ax.set_title(f"{name}\n{tuple(image.shape)}", fontsize=10, color="red" if name == "wrong" else "black")
+            ax.set(xlabel=f"{image.dtype}\nblack {low:.5g}, white {high:.5g}", xticks=[], yticks=[], anchor="N")
     figure.savefig(file)
-    plt.close(figure)
+    if "ipykernel" in sys.modules:  # A notebook shows the sheet as well.
+        from IPython.display import display
+
+        display(figure)
 
 
 if __name__ == "__main__":

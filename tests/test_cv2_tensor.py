@@ -2,24 +2,25 @@ import contextlib
 import io
 import os
 import re
+import sys
 import tempfile
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import cv2_tensor
 
-# What 0 becomes in the channel of the largest mean / std, and 255 in that of the smallest
+# The value of 0 in the channel with the largest mean / std, and of 255 in the channel with the smallest.
 IMAGENET = (-0.485 / 0.229, (1 - 0.406) / 0.225)
 
 
 def ask(*flags):
-    """What main returns, and what each section prints: found["printed"][section]."""
-    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # one without Chinese
+    """Return what main returns, and what each section prints as found["printed"][section]."""
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # a console without Chinese
     with contextlib.redirect_stdout(console):
         found = cv2_tensor.main([*map(str, flags)])
     console.seek(0)
@@ -34,13 +35,13 @@ def found(tmp_path_factory):
 
 @pytest.fixture
 def no_sheet(monkeypatch):
-    """Half of the time is spent on the contact sheet."""
-    monkeypatch.setattr(cv2_tensor, "draw_contact_sheet", lambda results, file: file.touch())
+    """Do not draw the contact sheet, which takes half of the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: file.touch())
 
 
 @pytest.fixture(scope="module")
 def table(found):
-    """Of each kind of input: dtype, minimum and maximum from ToTensor, and from v2."""
+    """Return for each kind of input the dtype, minimum and maximum from ToTensor, and from v2."""
     output = r"((?:u?int|float)\d+) +(\S+)(?: \.\.)? +(\S+)"
     lines = re.findall(r"(?m)^(\S+)(?<!>) +(.*)", found["printed"]["to_tensor"])
     return {kind: re.findall(output, outputs) for kind, outputs in lines}
@@ -74,11 +75,10 @@ def test_C4_resize_takes_width_then_height(found):
 
 
 def test_C6_normalize_is_minus_mean_over_std(found):
-    steps, printed = found["normalize"], found["printed"]["normalize"]
-    assert is_image(steps["normalized"], (1, 512, 512), "torch.float32", -2, 2)
+    printed = found["printed"]["normalize"]
+    assert is_image(found["normalize"]["normalized"], (1, 512, 512), "torch.float32", -2, 2)
     assert "(image - 0.5) / 0.25))\nTrue\n" in printed
     assert re.search(r"\nRuntimeError: .*\[1, 512, 512\].*\[3, 512, 512\]", printed)
-    assert is_image(steps["three"], (3, 512, 512), "torch.float32", *IMAGENET)
     assert is_image(found["back_to_a_file"]["tensor"], (3, 240, 320), "torch.float32", *IMAGENET)
 
 
@@ -157,17 +157,29 @@ def test_C4_any_size_any_path_and_exactly_back(found, tmp_path, monkeypatch, no_
 
 
 def test_contact_sheet_marks_the_wrong_step_and_squashes_nothing(found, tmp_path, monkeypatch):
-    assert min(plt.imread(found["files"]["cv2-tensor-steps.png"]).shape[:2]) >= 800
-    monkeypatch.setattr(plt, "close", lambda figure: None)
-    narrow = torch.linspace(0, 7, 30).view(1, 10, 3)  # three columns are not three channels
+    with Image.open(found["files"]["cv2-tensor-steps.png"]) as sheet:
+        assert min(sheet.size) >= 800
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file: drawn.append(figure))
+    narrow = torch.linspace(0, 7, 30).view(1, 10, 3)  # Three columns are not three channels.
     variables = {"wide": np.zeros((500, 800), np.uint8), "wrong": narrow, "number": 3}
     cv2_tensor.draw_contact_sheet({"section": variables}, tmp_path / "sheet.png")
-    wide, wrong = plt.gcf().axes
+    wide, wrong = drawn[0].axes
     assert "wide" in wide.get_title() and "black 0, white 7" in wrong.get_xlabel()
     assert wrong.title.get_color() == "red" != wide.title.get_color()
     shapes = [ax.images[0].get_array().shape for ax in (wide, wrong)]
     assert shapes[0][1] / shapes[0][0] == pytest.approx(800 / 500, rel=0.02)
     assert shapes[1][:2] == (10, 3)
+
+
+def test_under_a_debugger_it_runs_to_the_end(tmp_path):
+    trace = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    try:
+        files = ask("--out-dir", tmp_path)["files"]
+    finally:
+        sys.settrace(trace)
+    assert all(file.stat().st_size for file in files.values())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -179,13 +191,16 @@ def test_same_seed_same_pictures(found, tmp_path, seed, no_sheet):
 
 def test_image_that_cannot_be_used_is_one_line(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "float.tif"), np.ones((9, 9), np.float32))
-    for name, reason in (("missing.png", "cannot be read"), ("float.tif", "float32")):
+    (tmp_path / "empty.png").touch()
+    for name, reason in (("none.png", "No such file"), ("float.tif", "float32"), ("empty.png", "not a picture")):
         with pytest.raises(SystemExit) as stop:
             cv2_tensor.main([str(tmp_path / name), "--out-dir", str(tmp_path / "out")])
-        assert re.fullmatch(f"error: .*{name}.*{reason}.*", stop.value.code)
-        assert capsys.readouterr().out == ""
+        assert re.match(f"error: .*{reason}", stop.value.code) and name in stop.value.code
+        assert capsys.readouterr().out == "" and "\n" not in stop.value.code
 
 
-def test_size_that_is_refused(tmp_path):
+@pytest.mark.parametrize("flags", ["--size 5 5000", "--size 0 5", "--size 5 x", f"--seed {2**64}"])
+def test_numbers_that_are_refused(flags, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        cv2_tensor.main(["--size", "5", "5000", "--out-dir", str(tmp_path / "out")])
+        cv2_tensor.main([*flags.split(), "--out-dir", str(tmp_path / "out")])
+    assert "must be a whole number" in capsys.readouterr().err
