@@ -1,15 +1,18 @@
-"""pytorch_basic.py: what its sections show and return, and what is different today.
+"""Test what the sections of pytorch_basic.py print and return, and what is different in PyTorch today.
 
-What the README of the notes prints is in test_notes.py. A test's name begins with its row: A (the
-notes' scripts), D (the 60-minute tour), E (what has aged or was wrong).
+test_notes.py compares with what the notes print. The name of a test begins with its row: A for the
+notes' scripts, D for the 60-minute tour, E for what has aged or was wrong.
 """
 
 import contextlib
+import inspect
 import io
 import linecache
 import pickle
 import re
 import runpy
+import socket
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,8 +34,8 @@ TESTS = Path(__file__).parent
 
 @pytest.fixture(scope="module", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def run(request, tmp_path_factory):
-    """One run of all sections: found is what they return, below("loss", line) what is printed
-    below the lines that begin so."""
+    """Run all sections once. `found` is what they return, and below("loss_functions", line) is what is
+    printed below the lines of that section that begin so."""
     folder = str(tmp_path_factory.mktemp("out"))
     with contextlib.redirect_stdout(io.StringIO()) as stdout:
         found = pytorch_basic.main(["--device", request.param, "--out-dir", folder])
@@ -55,8 +58,9 @@ def run_section(tmp_path):
 
 def test_all_sections_run_by_default_and_are_listed(run, capsys):
     assert pytorch_basic.main(["--list"]) == {}
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[::2]]
-    assert listed == list(run.found) == re.findall(r"(?m)^=.*\((\w+)\)$", run.printed)
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed["gradients"] == "梯度 · Gradients"
+    assert list(listed) == list(run.found) == re.findall(r"(?m)^=.*\((\w+)\)$", run.printed)
 
 
 def test_a_section_alone_prints_what_it_prints_among_others(run, run_section):
@@ -72,19 +76,23 @@ def test_refused_fails_where_no_error_or_another_one_comes():
         raise KeyError
 
 
-def test_pasted_into_a_notebook_cell(tmp_path, capsys):
+def test_a_session_has_all_lines_of_its_section_and_each_class_once(run):
+    printed = "\n".join(re.findall(r"(?m)^>>> (.*)", run.printed))
+    for section in pytorch_basic.SECTIONS.values():
+        code = inspect.getsource(section).split('"""', 2)[2]
+        assert re.sub(r"\n+", "\n", textwrap.dedent(code)) in f"\n{printed}\n"
+    assert re.findall(r"(?m)^class (\w+)\(", printed) == ["Net", "CustomDataset", "BagDataset"]
+
+
+def test_pasted_into_a_notebook_cell_and_without_docstrings(tmp_path, capsys):
     source = Path(pytorch_basic.__file__).read_text(encoding="utf-8")
     linecache.cache["<cell>"] = (len(source), None, source.splitlines(True), "<cell>")
-    cell = {"__name__": "cell"}  # a cell has no __file__
-    exec(compile(source, "<cell>", "exec"), cell)
-    assert list(cell["main"](["--section", "network", "--out-dir", str(tmp_path)])) == ["network"]
-    assert "\n>>> class Net(nn.Module):\n" in capsys.readouterr().out
-
-
-def test_images_without_masks(capsys):
-    with pytest.raises(SystemExit):
-        pytorch_basic.main(["--images", "."])
-    assert "--images and --masks go together" in capsys.readouterr().err
+    cell = {"__name__": "cell"}  # A cell has no __file__.
+    exec(compile(source, "<cell>", "exec", optimize=2), cell)  # as python -OO does
+    sections = ["--section", "gradients", "loss_functions", "--out-dir", str(tmp_path)]
+    assert list(cell["main"](sections)) == ["gradients", "loss_functions"]
+    session = capsys.readouterr().out.partition("(loss_functions)")[2]
+    assert session.index("\n>>> class Net(nn.Module):\n") < session.index("\n>>> net = Net()\n")
 
 
 # ---- D: the 60-minute tour ----
@@ -135,10 +143,10 @@ def test_D8_D9_E33_a_random_image_and_a_random_gradient(run):
 
 
 def test_D10_the_loss_by_hand(run):
-    found = run.found["loss"]
+    found = run.found["loss_functions"]
     by_hand = ((found["output"] - found["target"]) ** 2).mean()
     torch.testing.assert_close(found["loss"], by_hand)
-    assert run.below("loss", ">>> print(((output") == str(by_hand)
+    assert run.below("loss_functions", ">>> print(((output") == str(by_hand)
 
 
 def test_D11_E13_gradients_before_and_after_backward(run):
@@ -146,14 +154,23 @@ def test_D11_E13_gradients_before_and_after_backward(run):
     gradient = found["net"].conv1.bias.grad.clone()
     assert run.below("backpropagation", ">>> print(net.conv1.bias.grad)") == f"None\n{gradient}"
     found["net"].zero_grad()
-    mse_loss(found["net"](found["input"]), found["target"]).backward()
-    assert torch.equal(gradient, found["net"].conv1.bias.grad)  # not added to others
+    mse_loss(found["net"](found["image"]), found["target"]).backward()
+    assert torch.equal(gradient, found["net"].conv1.bias.grad)  # It was not added to the old gradients.
 
 
 def test_D6a_D12_the_training_loop_learns(run):
     found = run.found["update_weights"]
     assert mse_loss(found["net"](found["input"]), found["target"]) == found["loss"] <= 0.001
     assert 0 < found["step"] < 499
+
+
+def test_D6a_the_loop_over_real_digits_recognizes_new_ones(run):
+    found = run.found["training_loop"]
+    train, test = found["train_set"].indices, found["test_set"].indices
+    assert sorted(train + test) == list(range(1797))  # No image is in both.
+    images, labels = found["dataset"][test]
+    right = (found["model"](images).argmax(dim=1) == labels).sum().item()
+    assert found["accuracy"] == pytest.approx(right / 360) and right > 338
 
 
 # ---- A1: Pytorch_Basic.py ----
@@ -193,56 +210,60 @@ def test_A1_4_real_cifar10_when_it_is_there(run_section, tmp_path, monkeypatch):
 @pytest.mark.parametrize("section", ["official_dataset", "pretrained"])
 def test_A1_4_A1_6_download_without_network(section, run_section, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    with pytest.raises(SystemExit, match=r"\Aerror: .* cannot be downloaded: .*\Z"):
+    with pytest.raises(SystemExit, match=r"\Aerror: .* cannot be downloaded \(.*--download\.\Z"):
         run_section(section, "--download", "--data-dir", str(tmp_path))
+    assert socket.getdefaulttimeout() is None
 
 
 def test_A1_5_own_dataset_that_the_script_draws(run):
-    found = run.found["own_dataset"]
-    assert isinstance(found["train_dataloader"].sampler, RandomSampler)
-    masks = found["imgB"]
+    masks = run.found["own_dataset"]["imgB"]
     assert torch.equal(masks.sum(dim=1), torch.ones(2, 160, 160))
     assert 0.03 < masks[:, 1].mean() < 0.3  # the discs
 
 
-def test_A1_5_E22_E23_own_files_rgb_order_and_masks(run_section, tmp_path):
-    images, masks = tmp_path / "图片 images", tmp_path / "masks"
-    white = np.zeros((20, 30), np.uint8)
-    white[:, 15:] = 1  # not 255: the notes' `/255`, `astype` would leave only 0
-    for folder, picture in ((images, np.full((20, 30, 3), (0, 0, 255), np.uint8)), (masks, white)):
+@pytest.mark.parametrize("white", [1, 255])  # The notes' `/255` and `astype` would turn a mask of 0 and 1 into zeros.
+def test_A1_5_E22_E23_order_of_files_and_colors_and_masks(white, tmp_path):
+    pictures = {folder: tmp_path / f"图片 {folder}" for folder in ("images", "masks")}
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:, 15:] = white
+    for folder in pictures.values():
         folder.mkdir()
-        for name in "ab":
-            cv2.imencode(".png", picture)[1].tofile(folder / f"{name}.png")
-    found = run_section("own_dataset", f"--images={images}", f"--masks={masks}")
-    image, mask = found["bag"][1]
-    assert len(found["bag"]) == 2 and image.dtype == torch.float32
-    red = torch.tensor([2.2489, -2.0357, -1.8044])
-    torch.testing.assert_close(image[:, 80, 80], red, atol=1e-3, rtol=0)
+    for name, color in (("b", (0, 0, 255)), ("a", (255, 0, 0))):  # red and blue, as OpenCV orders them
+        for folder, picture in (("images", np.full((20, 30, 3), color, np.uint8)), ("masks", mask)):
+            cv2.imencode(".png", picture)[1].tofile(pictures[folder] / f"{name}.png")
+    bag = BagDataset(*pictures.values())
+    assert len(bag) == 2 and bag[0][0][80, 80].tolist() == [0, 0, 255]  # a.png, in RGB order
+    assert BagDataset(*pictures.values(), np.mean)[1][0] == 85  # b.png, with a transform
+    mask = bag[1][1]
     assert mask[1].sum() == mask[1, :, 80:].sum() == mask[0, :, :80].sum() == mask[0].sum() == 12800
-    assert BagDataset(images, masks)[0][0].shape == (160, 160, 3)  # without a transform
 
 
 def test_A1_6_pretrained_weights_when_they_are_there(run_section, monkeypatch):
     state = torchvision.models.resnet18().state_dict()
     there = "torchvision.models.ResNet18_Weights.get_state_dict"
     monkeypatch.setattr(there, lambda *args, **kwargs: state)
-    # In place of a slow forward pass: in eval mode, as it must be, the weights themselves
+    # A slow forward pass is replaced. In eval mode, as it must be, it returns the weights themselves.
     resnet = "torchvision.models.ResNet.forward"
     monkeypatch.setattr(resnet, lambda net, images: None if net.training else net.conv1.weight)
     found = run_section("pretrained", "--device", "cpu", "--download")
     assert torch.equal(found["outputs"], state["conv1.weight"])
 
 
+def test_A1_6_dropout_in_both_modes(run):
+    twos, ones = (run.below("pretrained", f">>> print(dropout.{mode}()") for mode in ("train", "eval"))
+    assert set(re.findall(r"\d", twos)) == {"0", "2"} and set(re.findall(r"\d", ones)) == {"1"}
+
+
 def test_A1_7_a_checkpoint_has_all_of_the_run(run):
     found = run.found["save_and_load"]
     state = torch.load(found["checkpoint"], weights_only=True)
     assert state["epoch"] == state["optimizer"]["state"][0]["step"] == 3  # Adam counts
-    for file in ("whole", "weights", "checkpoint"):
-        assert str(found[file]) in run.printed.splitlines()[-1]
+    files = [str(found[file]) for file in ("whole", "weights", "checkpoint")]
+    assert [line.strip() for line in run.printed.splitlines()[-4:]] == ["Written:", *files]
 
 
-# ---- E: these test PyTorch, torchvision and Python, not the script. They prove the "today" side of
-# rows of the table in docs/notes.md. ----
+# ---- E: these test PyTorch, torchvision and Python, not the script. They prove the column "today" of the
+# table in docs/notes.md. ----
 
 
 def test_E2_E8_E4_names_that_are_not_there():
