@@ -1,24 +1,34 @@
-"""How fast is an epoch on MNIST? Run by hand; pytest does not collect it.
+"""Measure speed and results for docs/reference.md. Run it by hand; pytest does not collect it.
 
-    python tests/benchmark.py --data-dir data
+    python tests/benchmark.py --data-dir data             # How fast is an epoch on MNIST? (about 5 minutes)
+    python tests/benchmark.py --data-dir data --results   # What do all models reach? (about 20 minutes)
 
-Three ways to take 60,000 images once in batches of 100, for each of four models:
+Without --results, three ways take 60,000 images once in batches of 100, for each of four models:
 
-- notes: the notes' pipeline, `ToTensor` on each image of torchvision's MNIST through a DataLoader;
-- ours: all images converted once, a plain DataLoader, `train_one_epoch` of the scripts;
-- limit: the same model and optimizer, stepping 600 times on one batch that is in memory already.
+- notes: the way of the notes, with `ToTensor` on each image of torchvision's MNIST;
+- ours: all images are converted once, then `train_one_epoch` of the script takes them from a DataLoader;
+- limit: the same model and optimizer make 600 steps on one batch that is in memory already.
 
-They take turns, round by round, so that a slower minute of the machine slows all three; the table
-gives medians in seconds and the ratios of the medians.
+They take turns, so that a slower minute of the machine slows all three. The times are medians in seconds.
+
+With --results, each script is run with seeds 0, 1 and 2. The time of an epoch is a median. It, the time of the
+whole run and the peak memory belong to seed 0. With --images and --masks, the U-Net is trained on pictures of
+your own as well.
 """
 
 import argparse
+import contextlib
+import importlib
+import io
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import cv2
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -28,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import cnn_mnist
 import logistic_regression
 import nn_demo
+import unet_doubleconv
 
 MODELS = {
     "logistic": (logistic_regression.LogisticRegression, torch.optim.SGD),
@@ -35,30 +46,47 @@ MODELS = {
     "LeNet": (cnn_mnist.LeNet, torch.optim.Adam),
     "ConvNet": (cnn_mnist.ConvNet, torch.optim.Adam),
 }
+MNIST_SCRIPTS = {
+    "logistic": ["logistic_regression"],
+    "MLP": ["nn_demo"],
+    "LeNet": ["cnn_mnist", "--model", "lenet"],
+    "ConvNet": ["cnn_mnist"],
+    "ResNet-18": ["cnn_mnist", "--model", "resnet"],
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, default="data")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser = argparse.ArgumentParser(description="Measure the speed of the scripts, or their results.")
+    parser.add_argument("--data-dir", type=Path, default="data", help="folder that contains MNIST")
+    parser.add_argument("--rounds", type=int, default=5, help="how many times to measure the speed")
+    parser.add_argument("--models", nargs="+", choices=[*MNIST_SCRIPTS, "U-Net"], metavar="NAME")
+    parser.add_argument("--results", action="store_true", help="measure results, time and memory of whole runs")
+    parser.add_argument("--images", type=Path, help="with --results: folder with images for the U-Net")
+    parser.add_argument("--masks", type=Path, help="with --results: folder with their masks")
     args = parser.parse_args()
 
     device = logistic_regression.choose_device("auto")
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads")
-    print(f"medians of {args.rounds} interleaved rounds, seconds an epoch\n")
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n")
+    if args.results:
+        print_results(args)
+        return
     print("| model | notes | ours | limit | notes / ours | ours / limit |")
     print("|---|---|---|---|---|---|", flush=True)
-    # Each model in a process of its own: how a process has used its memory before changes times.
-    context = multiprocessing.get_context("spawn")
-    for name in args.models:
-        measuring = context.Process(target=measure, args=(name, args.data_dir, args.rounds, device))
-        measuring.start()
-        measuring.join()
+    for name in MODELS:
+        if name in (args.models or MODELS):
+            notes, ours, limit = in_new_process(measure_speed, name, args.data_dir, args.rounds, device)
+            print(f"| {name} | {notes:.2f} | {ours:.2f} | {limit:.2f} | {notes / ours:.1f} | {ours / limit:.2f} |")
+            sys.stdout.flush()
 
 
-def measure(name: str, data_dir: Path, rounds: int, device: torch.device) -> None:
-    """Print the line of a model."""
+def in_new_process(function, *args):
+    """Call the function in a process of its own, because earlier use of the memory changes times and the peak."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(function, *args).result()
+
+
+def measure_speed(name: str, data_dir: Path, rounds: int, device: torch.device) -> list[float]:
+    """Return the median seconds of an epoch in each of the three ways."""
     _, (images, labels), _ = logistic_regression.load_data("mnist", data_dir)
     train_set = TensorDataset(images.unsqueeze(1) / 255, labels)
     batch = tuple(tensor.to(device) for tensor in train_set[:100])
@@ -82,12 +110,7 @@ def measure(name: str, data_dir: Path, rounds: int, device: torch.device) -> Non
             start = time.perf_counter()
             train(loader, *steps[way], device, ours=way == "ours")
             seconds[way].append(time.perf_counter() - start)
-    notes, ours, limit = (statistics.median(times) for times in seconds.values())
-    print(
-        f"| {name} | {notes:.2f} | {ours:.2f} | {limit:.2f} | "
-        f"{notes / ours:.1f} | {ours / limit:.2f} |",
-        flush=True,
-    )
+    return [statistics.median(times) for times in seconds.values()]
 
 
 def train(loader, model, optimizer, device, ours: bool) -> None:
@@ -101,7 +124,81 @@ def train(loader, model, optimizer, device, ours: bool) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    loss.item()  # a GPU is done only now
+    loss.item()  # A GPU has finished only now.
+
+
+def print_results(args: argparse.Namespace) -> None:
+    """Print a row for each model and data set, and what can be reached without a U-Net."""
+    data_dir = ["--data-dir", str(args.data_dir.absolute())]
+    runs = [
+        (name, data, [*script, "--dataset", data, *data_dir])
+        for data in ("mnist", "digits")
+        for name, script in MNIST_SCRIPTS.items()
+    ]
+    runs.append(("U-Net", "drawings", ["unet_doubleconv"]))
+    if args.images and args.masks:
+        folders = [str(folder.absolute()) for folder in (args.images, args.masks)]
+        runs.append(("U-Net", "own pictures", ["own_data.pictures", "--images", folders[0], "--masks", folders[1]]))
+    print("| model | data | epochs | result, seeds 0 / 1 / 2 | seconds an epoch | whole run | peak memory |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name, data, (script, *flags) in runs:
+        if name in (args.models or [name]):
+            start = time.perf_counter()
+            found, epoch, gib = in_new_process(run_script, script, [*flags, "--seed", "0"])
+            whole = time.perf_counter() - start
+            others = [in_new_process(run_script, script, [*flags, "--seed", seed])[0] for seed in "12"]
+            results = " / ".join(map(result, [found, *others]))
+            cells = [name, data, str(len(found["train_loss"])), results, f"{epoch:.2g}", f"{whole:.0f} s"]
+            print("|", " | ".join([*cells, f"{gib:.2f} GiB"]), "|", flush=True)
+    if "U-Net" in (args.models or ["U-Net"]):
+        print("\nIoU of the bag in the held-out drawings")
+        for name, value in without_a_network().items():
+            print(f"  {name}: {value:.3f}")
+
+
+def run_script(name: str, flags: list[str]) -> tuple[dict, float, float]:
+    """Return what `main` returns, the median seconds of an epoch, and the peak memory in GiB."""
+    import resource
+
+    script = importlib.import_module(name)
+    lesson = unet_doubleconv if name == "own_data.pictures" else script
+    train_one_epoch, times = lesson.train_one_epoch, []
+
+    def timed(*args):
+        start = time.perf_counter()
+        found = train_one_epoch(*args)
+        times.append(time.perf_counter() - start)
+        return found
+
+    lesson.train_one_epoch = timed
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        found = script.main([*flags, "--out-dir", folder])
+    epochs = len(found["train_loss"])  # nn_demo.py has trained for its checks before.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return found, statistics.median(times[-epochs:]), peak / 2**30
+
+
+def result(found: dict) -> str:
+    """Return the last test accuracy in percent, the last IoU, or the IoU of each class in the best epoch."""
+    if "test_accuracy" in found:
+        return f"{100 * found['test_accuracy'][-1]:.1f}"
+    if isinstance(found["iou"], dict):
+        best = found["best_epoch"] - 1
+        return ", ".join(f"{name} {values[best]:.3f}" for name, values in found["iou"].items())
+    return f"{found['iou'][-1]:.3f}"
+
+
+def without_a_network() -> dict[str, float]:
+    """Return the IoU of the bag if every pixel is called bag, and if Otsu's threshold divides each image."""
+    images, masks = unet_doubleconv.draw_bags(unet_doubleconv.HELD_OUT_IMAGES, seed=1)
+    otsu = []
+    for image, mask in zip(images, masks):
+        gray = cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
+        bright = torch.from_numpy(cv2.threshold(gray, 0, 1, cv2.THRESH_OTSU)[1])
+        otsu.append(max(bright, 1 - bright, key=lambda side: unet_doubleconv.class_iou(side, mask, 1)))
+    guesses = {"everything is bag": torch.ones_like(masks)}
+    guesses["Otsu's threshold, the better side of each image"] = torch.stack(otsu)
+    return {name: unet_doubleconv.class_iou(guess, masks, 1) for name, guess in guesses.items()}
 
 
 if __name__ == "__main__":
