@@ -68,7 +68,7 @@ def test_B_unet_finds_the_layer_and_learns(run, device, monkeypatch):
     found, printed = run(unet_doubleconv, *flags)
     assert "to have 3 channels, but got 64 channels instead" in printed
     assert found["train_loss"][-1] < found["train_loss"][0]
-    assert all(0 <= iou <= 1 for iou in found["iou_white"])
+    assert all(0 <= iou <= 1 for iou in found["iou"])
 
 
 def test_C_cv2_picture_to_tensor_and_back(run):
