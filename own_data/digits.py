@@ -1,0 +1,324 @@
+"""Read the handwritten digit in each of your own photos, with a network that cnn_mnist.py has trained.
+
+    python cnn_mnist.py                                         # Train the network first.
+    python -m own_data.digits photo.jpg                         # Then read a photo,
+    python -m own_data.digits photos "scans/*.png"              # a folder, or all files that match a pattern.
+    python -m own_data.digits photo.jpg --model lenet           # Use another network, trained with --model lenet.
+
+Run the commands in the folder that contains cnn_mnist.py. Each photo should show one digit on plain paper. The
+script prints the digit and the probability that the network gives it. A line that begins with !!! says why an
+answer should not be trusted. A picture shows each photo beside the 28x28 pixels that the network received.
+"""
+
+import argparse
+import glob
+import sys
+import zipfile
+from itertools import permutations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from cnn_mnist import MODELS, OUT_DIR, choose_device, make_stdout_tolerant
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic"}
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Read each photo. Return the list of (photo, digit, probability, warnings), and the files.
+
+    A photo that cannot be read gets one line on stderr. The others are read, and the exit code is 1 at the end.
+
+    逐张识别照片里的数字；读不了的照片只占一行，其余的照常识别。
+    """
+    make_stdout_tolerant()
+    args = make_parser().parse_args(argv)
+    device = choose_device(args.device)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    weights = args.weights or OUT_DIR / f"{args.model}-mnist.pt"
+    if not args.weights and not weights.exists():
+        print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：那里的图片少，也更粗糙，更容易认错")
+        print(f"!!! {weights} is missing. This uses weights from the digits, which are fewer and coarser images.\n")
+        weights = OUT_DIR / f"{args.model}-digits.pt"
+    try:
+        model = load_model(args.model, weights).to(device)
+    except ValueError as error:
+        sys.exit(f"error: {weights}: {error}")
+    print(f"识别照片里的数字 · Digits in photos, read by {args.model} with {weights}, on {device}\n")
+
+    photos = find_photos(args.photos)
+    predictions, shown = [], []
+    for photo in photos:
+        try:
+            gray = read_photo(photo)
+            image, warnings = prepare(gray)
+        except ValueError as error:
+            print(f"error: {photo}: {error}", file=sys.stderr)
+            continue
+        digit, probability = predict(model, image.to(device))
+        if probability < 0.5:
+            warnings.append("网络没有把握，最可能的数字还不到 50% · The network is unsure: no digit reaches 50%.")
+        print(f"{photo}: {digit} ({probability:.1%})")
+        for warning in warnings:
+            print(f"!!! {warning}")
+        predictions.append((photo, digit, probability, warnings))
+        step = 1 + max(gray.shape) // 500  # The picture needs no more than 500 pixels of a photo.
+        shown.append((gray[::step, ::step], f"photo {len(predictions)}", 255))
+        shown.append((image[0], f"input: {digit} ({probability:.1%})", 1))
+
+    file = args.out_dir / f"{weights.stem}-predictions.png"
+    if shown:
+        plot_photos(shown[:120], file)  # The picture has room for the first 60 photos.
+        print("\nWritten:", file, sep="\n  ")
+        if "ipykernel" in sys.modules:
+            import IPython.display
+
+            IPython.display.display(IPython.display.Image(filename=str(file)))
+    if len(predictions) < len(photos):
+        sys.exit(1)
+    return {"predictions": predictions, "files": {"predictions": file}}
+
+
+def find_photos(names: list[str]) -> list[Path]:
+    """Return the photos that the names stand for: files, the pictures in folders, matches of patterns like *.png.
+
+    把文件、文件夹和通配符（Windows 不会展开 *.png）变成照片的列表。
+    """
+    photos = []
+    for name in names:
+        matches = [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]
+        for match in map(Path, matches):
+            inside = sorted(match.glob("[!.]*"))  # A file has nothing inside it.
+            photos += [file for file in inside if file.suffix.lower() in SUFFIXES] or [match]
+    return photos
+
+
+def load_model(name: str, file: Path) -> nn.Module:
+    """Return the network with this name, in eval mode, with the weights in the file.
+
+    It raises ValueError with the reason if the file does not hold complete and finite weights of this network.
+
+    载入权重：文件不完整、属于别的网络，或者含有 nan，都会说明原因。
+    """
+    if not file.is_file():
+        raise ValueError(f"there is no such file; train the network first: python cnn_mnist.py --model {name}")
+    try:
+        # weights_only：别人的文件里可能藏有代码，这样载入就不会执行它
+        # weights_only: the file of another person may contain code, and this refuses to run any.
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        shapes = {key: value.shape for key, value in weights.items()}
+    except Exception as error:  # A file that is damaged, or is something else, can fail in many ways.
+        whole = zipfile.is_zipfile(file)  # torch.save writes a zip file. If its end is missing, it is none.
+        reason = "contains something other than weights" if whole else "is incomplete, or is not a file of weights"
+        raise ValueError(f"the file {reason}; choose another file, or train the network again") from error
+    models = {other: network() for other, (network, *_) in MODELS.items()}
+    fitting = ", ".join(
+        other for other in models if shapes == {k: v.shape for k, v in models[other].state_dict().items()}
+    )
+    if name != fitting:
+        raise ValueError(
+            f"these are weights for {fitting or 'another network'}, not for {name}; choose another --model"
+        )
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError("the weights contain nan or inf, so the training failed; train the network again")
+    models[name].load_state_dict(weights)
+    return models[name].eval()
+
+
+def read_photo(file: Path) -> np.ndarray:
+    """Return the photo in gray, uint8 (H, W), as a person sees it. Raise ValueError if it cannot be read.
+
+    读取照片，变成灰度图：按相机记录的方向（EXIF）转正，透明的地方铺上纸。
+    """
+    try:
+        with Image.open(file) as opened:
+            if getattr(opened, "n_frames", 1) > 1:
+                print(f"!!! {file}：有 {opened.n_frames} 页，只读第一页 · Only the first of its pages is read.")
+            picture = ImageOps.exif_transpose(opened)
+    except Exception as error:  # A damaged picture can fail in many ways.
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"this cannot be read as a picture ({reason}); use a PNG or JPEG file") from error
+
+    # 超过 8 位的灰度图：最暗变成 0，最亮变成 255
+    # A gray picture with more than 8 bits: its darkest pixel becomes 0, its lightest one 255.
+    if picture.mode[0] in "IF":
+        gray = np.asarray(picture).astype(float)
+        return ((gray - gray.min()) * 255 / max(np.ptp(gray), 1e-9)).astype(np.uint8)
+
+    # 透明的地方当作白纸；如果白纸上没有深色，笔迹就是浅色的，改用黑纸
+    # What is transparent becomes white paper. If nothing on it is dark, the strokes are light: take black paper.
+    picture = picture.convert("RGBA")
+    for paper in ("white", "black"):
+        sheet = Image.new("RGBA", picture.size, paper)
+        gray = np.asarray(Image.alpha_composite(sheet, picture).convert("L"))
+        if gray.min() < 128:
+            break
+    return gray
+
+
+def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
+    """Turn a photo, uint8 (H, W), into an image like those of MNIST, and say what is doubtful about it.
+
+    The image is float32 (1, 28, 28): white ink on black, the digit 20 pixels long, its center of mass in the
+    middle. It raises ValueError if there is no ink. The warnings are in Chinese and English.
+
+    把照片变成 MNIST 那样的图片：黑底白字，数字缩放到 20 像素，重心放在正中。
+    """
+    # 缩放：长边变成 200 像素，再稍微模糊，去掉噪点
+    # Scale the photo: its longer side gets 200 pixels. A slight blur removes noise.
+    high, wide = (max(1, round(side * 200 / max(gray.shape))) for side in gray.shape)
+    gray = cv2.GaussianBlur(cv2.resize(gray, (wide, high), interpolation=cv2.INTER_AREA), (5, 5), 0)
+
+    # 笔迹：四周大多是纸，所以中位数就是那里纸的亮度，阴影也算在内；与纸相差多少就是多少墨，深浅都行
+    # Most of the surroundings of a pixel are paper, so their median is the paper there, with its shadow.
+    # The ink is the difference from the paper. It may be darker or lighter.
+    padded = cv2.copyMakeBorder(gray, 75, 75, 75, 75, cv2.BORDER_REFLECT)
+    ink = cv2.absdiff(gray, cv2.medianBlur(padded, 151)[75:-75, 75:-75])
+
+    # 大津法找出分开墨和纸的阈值 · Otsu's method finds the threshold between ink and paper.
+    _, mask = cv2.threshold(ink, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    contrast, texture = cv2.mean(ink, mask)[0], cv2.mean(ink, 1 - mask)[0]
+    if contrast < 15:  # of 255: noise differs as much
+        raise ValueError("no ink can be seen; write with a darker pen, or take the photo in better light")
+
+    pieces = find_digit(mask)
+    mask = np.maximum.reduce(pieces)
+    stroke = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()
+    warnings = find_doubts(mask, pieces, stroke, texture / contrast)
+
+    # 墨的深浅不同，但都应接近白色；边缘保留一点过渡，其余涂黑
+    # Most of the ink becomes white, however faint it is. Its soft edge stays, and all else becomes black.
+    ink = np.minimum(ink / np.percentile(ink[mask > 0], 25), 1) * cv2.dilate(mask, np.ones((5, 5)))
+
+    # MNIST 的笔画粗，细笔画缩小后会变灰，所以先加粗到长度的七分之一左右
+    # MNIST has thick strokes, and thin ones would turn gray when they shrink: make them a seventh of the length.
+    grow = max(0, round(max(cv2.boundingRect(mask)[2:]) / 7 - stroke))
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
+    ink, mask = cv2.dilate(ink, brush), cv2.dilate(mask, brush)
+
+    # 剪下数字，缩放到 20x20 以内，再把重心移到 28x28 的正中
+    # Cut the digit out, fit it into 20x20 pixels, and move its center of mass to the middle of 28x28.
+    left, top, w, h = cv2.boundingRect(mask)
+    size = [max(1, round(20 * side / max(w, h))) for side in (w, h)]
+    ink = cv2.resize(ink[top : top + h, left : left + w], size, interpolation=cv2.INTER_AREA)
+    moments = cv2.moments(ink)
+    center_x, center_y = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+    ink = cv2.warpAffine(ink, np.float32([[1, 0, 14 - center_x], [0, 1, 14 - center_y]]), (28, 28))
+    return torch.from_numpy(ink).float().unsqueeze(0), warnings
+
+
+def find_digit(mask: np.ndarray) -> list[np.ndarray]:
+    """Return the pieces of ink that are the digit. The mask and each piece are uint8 (H, W), with the values 0 and 1.
+
+    从墨迹里挑出数字：去掉碰到照片边缘的、包围数字的（方框、圆圈）和小斑点。
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    left, top, wide, high, areas = stats.T
+    inside = (left > 0) & (top > 0) & (left + wide < mask.shape[1]) & (top + high < mask.shape[0])
+    lengths = np.maximum(wide, high)
+
+    # 碰到边缘的是桌边、阴影或印刷的格子，除非里面没有像样的墨迹
+    # A piece that reaches the border is the edge of a table, a shadow or a printed box, unless no other is large.
+    chosen = np.arange(1, count)
+    large = chosen[areas[chosen] > 0.02 * areas[chosen].max()]
+    chosen = [n for n in large if inside[n] and lengths[n] >= 20] or list(large)
+
+    # 包围数字的一块：它的凸包里有另一块像样的墨迹
+    # A piece encloses the digit if another one, not much smaller, lies within its convex hull.
+    pieces = {n: (labels == n).astype(np.uint8) for n in chosen}
+    for n in chosen:
+        hull = cv2.fillConvexPoly(np.zeros_like(mask), cv2.convexHull(cv2.findNonZero(pieces[n])), 1)
+        if any(lengths[m] > 0.3 * lengths[n] and hull[pieces[m] > 0].all() for m in pieces if m != n):
+            del pieces[n]
+    largest = max(areas[n] for n in pieces)
+    return [piece for n, piece in pieces.items() if areas[n] > 0.1 * largest]
+
+
+def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, texture: float) -> list[str]:
+    """Return why the ink in the mask can hardly be one digit. The mask consists of the pieces.
+
+    The stroke is the largest width of the ink, in pixels. The texture compares the paper with the ink: 0 is plain.
+
+    检查留下的墨迹像不像一个数字，不像就说明原因。
+    """
+    _, _, w, h = cv2.boundingRect(mask)
+    longest = max(w, h)
+
+    # 每一行穿过几笔：一个数字平均最多两笔（0、4、8 也是），再多就不止一个数字
+    # How many strokes a row crosses: at most two on average for one digit, even for a 0, a 4 or an 8.
+    strokes = (mask[:, 1:] > mask[:, :-1]).sum() / h
+
+    # 两块墨迹左右分开、上下分开，或者下面一块是长线
+    # Two pieces are side by side, one is above the other, or the lower one is a long line.
+    apart = underlined = False
+    for (left, top, w1, h1), (left2, top2, w2, h2) in permutations(map(cv2.boundingRect, pieces), 2):
+        beside = left + w1 <= left2 and min(max(w1, h1), max(w2, h2)) > longest / 4
+        above = top + h1 < top2 - longest / 10 and min(h1, h2) > longest / 4
+        apart |= beside or above
+        underlined |= top + h1 <= top2 and w2 > 3 * h2 and w2 > 0.8 * max(w1, h1)
+    doubts = {
+        "背景不是干净的纸，可能不是数字的照片 · The background is not plain paper. Is this a digit?": texture > 0.15,
+        "墨迹太粗，不像笔画 · The ink is too thick for strokes.": stroke > 0.4 * longest and min(w, h) > 0.5 * longest,
+        "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Go nearer.": longest < 20,
+        "太宽或者笔画太多，不像一个数字 · It is too wide for one digit, or has too many strokes.": strokes > 2
+        or w > 1.5 * h,
+        "墨迹分成几块：两个数字或负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
+        "数字下面有一条线 · There is a line under the digit.": underlined,
+    }
+    return [text for text, doubtful in doubts.items() if doubtful]
+
+
+@torch.no_grad()
+def predict(model: nn.Module, image: Tensor) -> tuple[int, float]:
+    """Return the most probable digit in an image (1, 28, 28), and its probability (0 to 1).
+
+    The probability is the mean over five copies of the image: as it is, and moved by one pixel to each side.
+
+    预测：照片里的数字很难放得正好居中，所以向四个方向各移一个像素，五次的概率取平均。
+    """
+    moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    views = torch.stack([image.roll(move, dims=(1, 2)) for move in moves])  # (5, 1, 28, 28)
+    probability, digit = model(views).softmax(dim=1).mean(dim=0).max(dim=0)
+    return digit.item(), probability.item()
+
+
+def plot_photos(shown: list[tuple], file: Path) -> None:
+    """Draw pictures in rows of six. Each comes with its title, and with the value that is drawn in white.
+
+    每行画六张图：三张照片，旁边是网络实际得到的图片。
+    """
+    columns, rows = min(len(shown), 6), (len(shown) + 5) // 6
+    figure = Figure(figsize=(2.2 * columns, 2.7 * rows), layout="constrained")
+    for place, (picture, title, white) in enumerate(shown, start=1):
+        ax = figure.add_subplot(rows, columns, place, title=title, xticks=[], yticks=[])
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
+    figure.savefig(file)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    # fmt: off
+    parser = argparse.ArgumentParser(prog="python -m own_data.digits", allow_abbrev=False,
+        description=(__doc__ or "").partition("\n")[0],
+        epilog='example: %(prog)s photo.jpg photos "scans/*.png" --model lenet')
+    parser.add_argument("photos", nargs="+", metavar="PHOTO",
+        help='a photo of one digit, a folder with photos, or a pattern such as "*.png"')
+    network = parser.add_argument_group("network and output")
+    network.add_argument("--model", choices=MODELS, default="convnet",
+        help="the network that reads the photos, as in cnn_mnist.py (default: %(default)s)")
+    network.add_argument("--weights", type=Path, metavar="FILE",
+        help="weights of that network (default: those that cnn_mnist.py saved, if possible after training on MNIST)")
+    network.add_argument("--device", default="auto",
+        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+    network.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
+        help="folder for the picture; it is created if it is missing (default: %(default)s)")
+    # fmt: on
+    return parser
+
+
+if __name__ == "__main__":
+    main()
