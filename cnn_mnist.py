@@ -149,7 +149,7 @@ class Residual(nn.Module):
 def resnet_block(in_channels, out_channels, num_residuals, first_block=False) -> nn.Sequential:
     """Build one stage of residual blocks. All stages but the first double the channels and halve the size.
 
-    一个模块：除第一个模块外，第一个残差块把通道数翻倍，并将高和宽减半。
+    搭建一个模块，它由几个残差块组成：除第一个模块外，第一个残差块把通道数翻倍，并将高和宽减半。
     """
     blk = []
     for i in range(num_residuals):
@@ -198,7 +198,7 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-# 每个网络的类、在两个数据集上的轮数、训练结束时剩下的学习率（倍数）
+# 每个网络的类、在两个数据集上的轮数、最后剩下的学习率（倍数）；ResNet 只训练一轮，降到 0 才不靠运气
 # For each network: its class, its epochs on the two data sets, and the fraction of the learning rate that is
 # left at the end. ResNet is trained for one epoch only, and with a constant rate it is left to chance how good
 # its weights are when that epoch ends.
@@ -214,7 +214,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
 
     Both are measured just before each update, so they mix the weights of the whole epoch.
 
-    训练一轮。返回的损失和准确率都在每次更新之前计算，这期间权重一直在变。
+    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
     model.train()
     total_loss, correct, count = 0.0, 0, 0
@@ -269,14 +269,14 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print(f"卷积神经网络 · A convolutional network: {args.model}\n")
 
-    # 数据集：像素从 0 到 255 缩放到 [0, 1]，并加上通道这一维
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
     # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
-    # 数据加载器：训练图片每轮重新打乱；丢掉不满的最后一批，因为只有一张图片时 BatchNorm 算不出方差
+    # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 末尾的 BatchNorm 算不出方差
     # The training images are shuffled again in every epoch. drop_last leaves out an incomplete last batch,
     # because BatchNorm cannot compute the variance of a single image.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
@@ -296,7 +296,7 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"{model}, on {device}\n")
     print_shapes(model, test_set[:1][0].to(device))
 
-    # 学习率调度：每一步之后把学习率直线降到 final_rate 倍；1.0 表示保持不变
+    # 学习率调度：每一步之后降低一点，到训练结束时，正好沿直线降到原来的 final_rate 倍；1.0 表示保持不变
     # After each step, the scheduler lowers the learning rate along a straight line, down to final_rate times
     # its value. With 1.0 it stays the same.
     epochs = args.epochs or default_epochs[dataset]
@@ -315,7 +315,7 @@ def main(argv: list[str] | None = None) -> dict:
         if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
-    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
     name = f"{args.model}-{dataset}"
     weights = args.out_dir / f"{name}.pt"
@@ -324,7 +324,7 @@ def main(argv: list[str] | None = None) -> dict:
     loaded.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     loaded.eval()
 
-    # 单张图片也要有批的维度：unsqueeze(0)
+    # 模型的输入要有批这一维，单张图片用 unsqueeze(0) 加上
     # A single image needs the batch dimension as well, which unsqueeze(0) adds.
     image, label = test_set[0]
     predicted = loaded(image.unsqueeze(0)).argmax(dim=1).item()
@@ -364,8 +364,8 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     differs from the mixed batches of the training. If you forget eval(), the predictions get worse, and no error
     tells you.
 
-    eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片笔画
-    很少，与训练时混合的批次很不一样，所以忘记 eval() 时预测会变差，而且没有任何报错。
+    eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片，
+    笔画很少，与训练时各个数字混在一起的批次很不一样，所以忘记 eval() 时预测会变差，而且没有任何报错。
     """
     images, labels = test_set.tensors
     ones = images[labels == 1][:100]
@@ -385,7 +385,7 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
 def plot_mistakes(model: nn.Module, loader: DataLoader, device: torch.device, file: Path) -> None:
     """Draw the first 24 images in `loader` that the model gets wrong, each with its label and the prediction.
 
-    画出前 24 张认错的测试图片：左边是标签，右边是预测。
+    画出前 24 张认错的测试图片，每张上面写着标签，箭头后面是预测。
     """
     wrong = []
     model.eval()
@@ -405,7 +405,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
     If the test accuracy stays behind while the training accuracy still rises, the model overfits.
 
-    画出每轮的损失和准确率：训练准确率还在上升，测试准确率却停住，就是过拟合。
+    画出每轮的损失和准确率：训练准确率还在上升，测试准确率却不再上升，就是过拟合。
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -421,7 +421,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下与学习 PyTorch 无关，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE 和 OUT_DIR。
+# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
 

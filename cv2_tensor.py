@@ -102,7 +102,7 @@ def brute_force(args):
     print(image_new.shape)
     print(image_tensor.shape)
 
-    # 没有进行归一化，不会除以 255；resize 会对相邻像素插值，所以最大值可能变小
+    # 没有进行归一化，也就是没有除以 255；resize 会对相邻像素插值，所以最大值可能变小
     # The values are not divided by 255. resize() interpolates between pixels, so the maximum may become smaller.
     print(image_tensor.min(), image_tensor.max())
 
@@ -152,8 +152,8 @@ def to_tensor(args):
     for pixels in (image, sixteen, np.float32(image), np.float64(image)):
         print(f"{pixels.dtype!s:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
-    # 输入 PIL.Image：8 位灰度（L），两者一致。16 位（I;16）要用 v2，因为 ToTensor 得到 int16，超过 32767 的值变成负数。
-    # I 和 F 两者都不会缩放到 0 到 1，要自己除以可能的最大值。
+    # 输入 PIL.Image：8 位灰度（L）两者一致。16 位（I;16）要用 v2，因为 ToTensor 得到 int16，超过 32767 的值变成负数。
+    # 模式 I 和 F 的图片，ToTensor 和 v2 都不会缩放到 0 到 1，要自己除以可能的最大值。
     # Pass a PIL.Image. For 8-bit gray (L), both agree. For 16 bits (I;16), use v2, because ToTensor returns int16, in
     # which values above 32767 become negative. Neither brings the modes I and F to the range 0...1, so divide them
     # by their largest possible value yourself.
@@ -168,7 +168,7 @@ def bits(args):
     CT slices are often int16, and the flag 0 keeps only a few of their gray levels. Read such a file unchanged, and
     then scale it by its minimum and maximum.
     """
-    # 标志 0 还剩多少个灰度？图片是脚本画的 CT 切片；如果 IMAGE 是 16 位的，就是 IMAGE
+    # 用标志 0 读入，还剩多少个灰度？图片是脚本画的 CT 切片；你给的 IMAGE 如果是 16 位的，就用 IMAGE
     # How many gray levels does the flag 0 keep? The picture is a drawn CT slice, or your IMAGE if it has 16 bits.
     image = cv2.imread(args.sixteen, 0)
     print(image.dtype, len(np.unique(image)), "gray levels")
@@ -216,7 +216,7 @@ def blue_green_red(args):
     image = cv2.imread(args.color, 1)
     print(type(image), image.shape)
 
-    # 用 cvtColor 转成 RGB，红色就成了第一个通道；image[..., ::-1] 的步长是负数，ToTensor 不接受
+    # 用 cvtColor 转成 RGB，红色就成了第一个通道；image[..., ::-1] 的步幅是负数，ToTensor 不接受
     # cvtColor converts to RGB, so red comes first. ToTensor refuses image[..., ::-1], which has a negative stride.
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     print(np.array_equal(rgb[..., 0], image[..., 2]))

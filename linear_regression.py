@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
     if not criterion(model(inputs), targets).isfinite():
         sys.exit("error: the training loss is not a finite number any more; try a smaller --lr")
 
-    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
     torch.save(model.state_dict(), files["weights"])
     loaded = nn.Linear(1, 1)
@@ -143,7 +143,7 @@ def least_squares(x: Tensor, y: Tensor) -> dict:
     x and y have the shape (N, 1). Where the error is smallest, its gradient is zero. It follows that the slope
     is the covariance of x and y, divided by the variance of x, and that the line goes through their means.
 
-    最小二乘：均方误差最小的地方梯度为零。由此得到：斜率等于协方差除以方差，而且直线经过 x 和 y 的平均值。
+    最小二乘：均方误差最小的地方梯度为零。由此得到：斜率等于 x 和 y 的协方差除以 x 的方差，直线经过 x 和 y 的平均值。
     """
     slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var(correction=0)
     intercept = y.mean() - slope * x.mean()

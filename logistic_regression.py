@@ -64,7 +64,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 
     Both are measured just before each update, so they mix the weights of the whole epoch.
 
-    训练一轮。返回的损失和准确率都在每次更新之前计算，这期间权重一直在变。
+    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
     model.train()
     total_loss, correct, count = 0.0, 0, 0
@@ -116,14 +116,14 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("逻辑回归 · Logistic regression\n")
 
-    # 数据集：像素从 0 到 255 缩放到 [0, 1]，并加上通道这一维
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
     # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
-    # 数据加载器：分批读取，训练图片每轮重新打乱
+    # 数据加载器：分批读取；训练图片每轮重新打乱，免得每一轮的批次都相同
     # Load the images in batches. The training images are shuffled again in every epoch.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, args.batch_size)
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> dict:
         if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
-    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
     weights = args.out_dir / f"logistic-{dataset}.pt"
     torch.save(model.state_dict(), weights)
@@ -184,7 +184,7 @@ def plot_weights(model: LogisticRegression, file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下与学习 PyTorch 无关，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE 和 OUT_DIR。
+# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
 

@@ -69,7 +69,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 
     Both are measured just before each update, so they mix the weights of the whole epoch.
 
-    训练一轮。返回的损失和准确率都在每次更新之前计算，这期间权重一直在变。
+    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
     model.train()
     total_loss, correct, count = 0.0, 0, 0
@@ -139,14 +139,14 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("简易神经网络 · A small neural network\n")
 
-    # 数据集：像素从 0 到 255 缩放到 [0, 1]，并加上通道这一维
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
     # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
-    # 数据加载器：分批读取，训练图片每轮重新打乱
+    # 数据加载器：分批读取；训练图片每轮重新打乱，免得每一轮的批次都相同
     # Load the images in batches. The training images are shuffled again in every epoch.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, args.batch_size)
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> dict:
         if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
-    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
     weights = args.out_dir / f"mlp-{dataset}.pt"
     torch.save(model.state_dict(), weights)
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> dict:
     loaded.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     loaded.eval()
 
-    # 单张图片也要有批的维度：unsqueeze(0)
+    # 模型的输入要有批这一维，单张图片用 unsqueeze(0) 加上
     # A single image needs the batch dimension as well, which unsqueeze(0) adds.
     image, label = test_set[0]
     predicted = loaded(image.unsqueeze(0)).argmax(dim=1).item()
@@ -197,7 +197,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
     If the test accuracy stays behind while the training accuracy still rises, the model overfits.
 
-    画出每轮的损失和准确率：训练准确率还在上升，测试准确率却停住，就是过拟合。
+    画出每轮的损失和准确率：训练准确率还在上升，测试准确率却不再上升，就是过拟合。
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -213,7 +213,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下与学习 PyTorch 无关，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE 和 OUT_DIR。
+# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
 

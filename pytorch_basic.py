@@ -57,7 +57,7 @@ OUT_DIR = Path("outputs", "pytorch_basic")
 def tensors(args):
     """张量 · Tensors
 
-    创建张量的五种方法：没有初始化的、随机的、填满 0 的、直接从数据来的、根据已有张量新建的。
+    创建张量的五种方法：不初始化、随机、填满 0、直接从数据构造、根据已有的张量新建。
     Create tensors in five ways: uninitialized, random, full of zeros, from data, and from another tensor.
     """
     import torch
@@ -81,7 +81,7 @@ def tensors(args):
     # 根据已有的tensor建立新的tensor：没有另外指定时，new_* 方法沿用 x 的 dtype 和设备
     # Create a tensor from an existing one. The new_* methods keep the dtype and the device of x by default.
     print(x.new_ones(2).dtype)  # torch.float32
-    # 除非用户提供新的值，例如 dtype；尺寸总是要给的
+    # 也可以提供新的值，例如另一个 dtype；尺寸总是要给的
     # You can also provide another dtype. The size must always be given.
     x = x.new_ones(5, 3, dtype=torch.double)
     print(x)
@@ -106,7 +106,7 @@ def operations(args):
     print(x + y)
     # 加法形式二 · The second form of addition
     print(torch.add(x, y))
-    # 给定一个输出张量作为参数：结果写进已有的内存
+    # 给定一个输出张量作为参数：结果写进它已有的内存
     # Provide an output tensor as an argument. The result is written into its memory.
     result = torch.empty(5, 3)
     torch.add(x, y, out=result)
@@ -122,7 +122,7 @@ def operations(args):
     # Change the shape. view never copies, so y is the same memory as x in another shape.
     x = torch.randn(4, 4)
     y = x.view(16)
-    # -1 表示根据其他的数值来计算该位置的数值
+    # -1 表示这一维的大小根据其余各维来计算
     # A size of -1 is computed from the other sizes.
     z = x.view(-1, 8)
     print(x.size(), y.size(), z.size())
@@ -161,11 +161,11 @@ def numpy_bridge(args):
     """
     a = torch.ones(5)
     print(a)
-    # 需要求导的张量要先写 .detach()
+    # 转换成数组；需要求导的张量不能直接转换，要写 a.detach().numpy()
     # A tensor that requires grad must be detached first: a.detach().numpy().
     b = a.numpy()
     print(b)
-    # 共享它们的底层内存位置，因此当一个改变时,另外也会改变
+    # 张量和数组共享它们的底层内存位置，因此一个改变时，另一个也会改变
     # The tensor and the array share their memory, so when one changes, the other changes as well.
     a.add_(1)
     print(a)
@@ -179,7 +179,7 @@ def numpy_bridge(args):
     np.add(a, 1, out=a)
     print(a)
     print(b)
-    # torch.tensor 会复制，所以后来的改变不影响它
+    # torch.tensor 会复制一份，所以后来改变 a 不影响 copy
     # torch.tensor makes a copy, which later changes do not affect.
     copy = torch.tensor(a)
     a[0] = 100
@@ -243,14 +243,14 @@ def devices(args):
     # Data on different devices cannot be combined.
     with refused(RuntimeError):
         z = y + torch.tensor([1, 2, 3])
-    # 例外：CPU 上 0 维的张量可以
+    # 例外：CPU 上 0 维的张量可以与其他设备上的张量一起计算
     # There is one exception: a tensor on the CPU that has no dimensions.
     print((y + torch.tensor(1)).device)
     # 通过检查模型的参数的device属性来查看存放模型的设备
     # The device of a model is the device of its parameters.
     net = nn.Linear(3, 1)
     print(next(net.parameters()).device)  # cpu
-    # 将模型转换到GPU上：net.to 改变 net 本身；张量的 x.to 则返回一个新张量
+    # 将模型转换到GPU上：net.to 改变 net 本身；张量的 x.to 则不改变 x，而是返回另一个张量
     # Move the model to the GPU. net.to moves net itself, whereas x.to returns another tensor.
     net.to(there)
     print(next(net.parameters()).device)
@@ -311,7 +311,7 @@ def autograd(args):
         y.backward()
     y.backward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     print(x.grad)  # tensor([[1., 2.], [3., 4.]])
-    # 梯度将会自动累加到.grad属性：再加上一个全是 1 的梯度
+    # 梯度将会自动累加到.grad属性：这里再加上一个全是 1 的梯度
     # Gradients add up in .grad. Here a gradient of ones is added.
     y.backward(torch.ones(2, 2))
     print(x.grad)  # tensor([[2., 3.], [4., 5.]])
@@ -374,10 +374,10 @@ class Net(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, x):
-        # 2x2 Max pooling：每个 2x2 的格子只留最大值，长宽减半
+        # 2x2 Max pooling：每个 2x2 的格子只留最大值，高和宽减半
         # Max pooling keeps the largest value of each 2x2 square, so height and width are halved.
         x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))  # (N, 1, 32, 32) -> (N, 6, 28, 28) -> (N, 6, 14, 14)
-        # 如果是方阵,则可以只使用一个数字进行定义
+        # 池化窗口如果是方阵,则可以只使用一个数字进行定义：2 就是 (2, 2)
         # If the window is a square, a single number is enough.
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         # 把每张图片展平成一行；PyTorch 自带的写法是 torch.flatten(x, 1)
@@ -485,7 +485,7 @@ def backpropagation(args):
     image = torch.randn(1, 1, 32, 32)
     target = torch.randn(1, 10)
     criterion = nn.MSELoss()
-    # 先留下一些旧的梯度
+    # 先留下一些旧的梯度，才看得出 zero_grad() 的作用
     # Leave some old gradients in the parameters first.
     net(image).sum().backward()
     loss = criterion(net(image), target)
@@ -513,7 +513,7 @@ def update_weights(args):
     by_hand = Net()
     by_hand.load_state_dict(net.state_dict())
     criterion(by_hand(input), target).backward()
-    # 最简单的更新规则是随机梯度下降法（SGD）；照着写，得到的却是一个新张量，不能当作层的参数
+    # 最简单的更新规则是随机梯度下降法（SGD）；照公式写，得到的却是一个新张量，不能当作层的参数
     # The simplest update rule is stochastic gradient descent (SGD). Written like this, it creates a new tensor, which
     # a layer does not accept as its parameter.
     learning_rate = 0.01
@@ -526,7 +526,7 @@ def update_weights(args):
     with torch.no_grad():
         for parameter in by_hand.parameters():
             parameter -= learning_rate * parameter.grad
-    # 创建优化器（optimizer）：换成 Nesterov、Adam、RMSprop 也只改这一行
+    # 创建优化器（optimizer）：换成 Nesterov 动量的 SGD、Adam 或 RMSprop，也只需要改这一行
     # Create an optimizer. To use optim.SGD(..., nesterov=True), optim.Adam or optim.RMSprop, change only this line.
     import torch.optim as optim
 
@@ -586,7 +586,7 @@ def training_loop(args):
         # 打印最后一批的损失：有起伏，但总的趋势是下降
         # Print the loss of the last batch. It goes up and down, but it tends to fall.
         print(f"epoch {epoch}: loss {loss.item():.3f}")
-    # 测试：得分最大的一个就是预测的数字；为了效率，不需进行梯度计算
+    # 测试：得分最大的一个就是预测的数字；测试用不到梯度，不计算更快，也更省内存
     # Test the model. The digit with the largest score is the prediction. Without gradients this is more efficient.
     images, labels = test_set[:]
     with torch.no_grad():
@@ -691,7 +691,7 @@ def official_dataset(args):
     # next() returns a batch. The labels are a tensor as well, of type int64.
     images, labels = next(data_iter)
     print(images.shape, labels.shape)
-    # 每次batch大小进行喂入数据：遍历一次就是一轮，最后一批可能较小
+    # 每次batch大小进行喂入数据，也就是一次喂一批：遍历一次就是一轮，最后一批可能较小
     # Feed the data in batches. One pass over the loader is an epoch, and its last batch may be smaller.
     for images, labels in train_loader:
         # 训练的代码写在这里 · Training code should be written here.
@@ -702,7 +702,7 @@ def official_dataset(args):
 class CustomDataset(Dataset):
     """Show the methods that every dataset needs. Fill them in for your own data.
 
-    标准创建自己的数据类的形式：DataLoader 用 __len__ 知道有多少个样本，用 __getitem__ 取出第 index 个。
+    标准创建自己的数据类的形式：DataLoader 靠 __len__ 得知有多少个样本，用 __getitem__ 取出第 index 个。
     """
 
     def __init__(self):
@@ -717,7 +717,7 @@ class CustomDataset(Dataset):
         pass
 
     def __len__(self):
-        # 0 代替你的数据的数量
+        # 这里先用 0 代替你的数据的数量，使用时要换成真正的数量
         # Return the number of your samples instead of 0.
         return 0
 
@@ -751,7 +751,7 @@ class BagDataset(Dataset):
         # Read the image. On Windows, cv2.imread cannot open a path with Chinese in it, so decode the file's bytes.
         imgA = cv2.imdecode(np.fromfile(self.image_dir / img_name, np.uint8), 1)
         imgA = cv2.resize(imgA, (160, 160))
-        # OpenCV 的颜色顺序是 BGR，而 Normalize 的均值是 RGB 的
+        # OpenCV 的颜色顺序是 BGR，而 Normalize 的均值按 RGB 的顺序给出，所以先转换
         # OpenCV's order of the colors is BGR, but the mean for Normalize is in RGB order.
         imgA = cv2.cvtColor(imgA, cv2.COLOR_BGR2RGB)
         # 读入mask图片，0表示以灰度模式读；缩放用最近邻，不会在边缘产生中间的灰度
@@ -797,7 +797,7 @@ def own_dataset(args):
     # 此处调用len方法会调用类的内置方法__len__ · len(bag) calls the method __len__
     train_size = int(0.9 * len(bag))
     test_size = len(bag) - train_size
-    # random_split:按照给定的长度将数据集划分成没有重叠的新数据集组合
+    # random_split:按照给定的长度将数据集划分成没有重叠的新数据集组合，每个样本分到哪一个是随机的
     # random_split divides the dataset at random into new datasets of the given lengths, which do not overlap.
     train_dataset, test_dataset = random_split(bag, [train_size, test_size])
     print(len(train_dataset), "and", len(test_dataset), "pairs")  # 18 and 2 pairs
@@ -817,7 +817,7 @@ def own_dataset(args):
 def pretrained(args):
     """预训练模型的使用 · A pretrained model with a new head
 
-    冻结预训练的主干，只训练新换的全连接层；还要用 eval()，因为 BatchNorm 和 Dropout 在两种模式下不同。
+    冻结预训练的主干，只训练新换的全连接层；还要用 eval()，因为 BatchNorm 和 Dropout 在 train 和 eval 模式下的做法不同。
     Freeze a pretrained body and train only a new last layer. eval() matters for BatchNorm and Dropout.
     """
     # 下载并载入预训练好的模型ResNet-18（45 MB）；没有 --download 时参数是随机的
@@ -826,7 +826,7 @@ def pretrained(args):
     # Real images must first be processed by models.ResNet18_Weights.DEFAULT.transforms().
     with downloading("ResNet-18"):
         resnet = models.resnet18(weights="DEFAULT" if args.download else None)
-    # 如果只想微调 top layer，如下设置：不需跟踪记录参数，它们就不会更新
+    # 如果只想微调 top layer，如下设置：不跟踪这些参数，训练时它们就不会更新
     # To fine-tune only the top layer, do not track the parameters, so that they are not updated.
     for param in resnet.parameters():
         param.requires_grad = False

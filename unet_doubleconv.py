@@ -35,7 +35,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-# 超参数：图片的边长和批的大小与笔记相同，都是 160 和 4
+# 超参数：图片的边长（160）和批的大小（4）与笔记相同
 # Hyperparameters. The height and width of the images and the batch size are those of the notes.
 SIZE = 160
 BATCH_SIZE = 4
@@ -59,7 +59,7 @@ class WrongDoubleConv(nn.Module):
 
     The weight of a convolution has the size [out_channels, in_channels, kernel height, kernel width].
 
-    笔记里出错的模块：我的第二个卷积的输入应该是第一个卷积的输出，我却设定了两者相同。
+    笔记里出错的模块：我的第二个卷积的输入应该是第一个卷积的输出，我却把两个卷积的输入通道数设成了一样。
     """  # noqa: E501
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -91,7 +91,7 @@ def trace_shapes(model: nn.Module, images: Tensor) -> None:
     def show(layer, inputs):
         print(f"  {names[layer]}: {type(layer).__name__} gets {tuple(inputs[0].shape)}")
 
-    # 给每个不再包含其他层的层挂上钩子，最后一定要取下来，报错时也一样
+    # 给每个不含其他层的层挂上钩子；最后一定要取下，报错时也一样，否则以后每次调用这个模型都会打印
     # Each layer that contains no other layers gets a hook. All hooks are removed at the end, even after an error.
     names = {layer: name for name, layer in model.named_modules() if not list(layer.children())}
     hooks = [layer.register_forward_pre_hook(show) for layer in names]
@@ -150,7 +150,7 @@ def find_the_layer() -> None:
 class Down(nn.Sequential):
     """Halve height and width: x (N, in_channels, H, W) becomes (N, out_channels, H/2, W/2).
 
-    下采样：池化使高和宽减半，之后同样大小的卷积核能看到两倍大的范围。
+    下采样：池化使高和宽减半，之后同样大小的卷积核，看到的范围在高和宽上都是原来的两倍。
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -234,7 +234,7 @@ class Augmented(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        # 标明哪个是图片、哪个是掩码：要翻转就一起翻转，而亮度和取值范围只对图片改变
+        # 标明哪个是图片、哪个是掩码：要翻转就一起翻转，改变亮度和取值范围时，则只改图片
         # The types Image and Mask tell the transforms to flip both or neither, and to leave the values of a mask alone.
         image, mask = tv_tensors.Image(self.images[index]), tv_tensors.Mask(self.masks[index])
         image, mask = self.transform(image, mask)
@@ -244,7 +244,7 @@ class Augmented(Dataset):
 def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> float:
     """Train on each batch once. Return the mean loss over all images, measured just before each update.
 
-    训练一轮。返回的损失在每次更新之前计算，这期间权重一直在变。
+    训练一轮，返回平均损失。它逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
     model.train()
     total_loss, count = 0.0, 0
@@ -348,7 +348,7 @@ def main(argv: list[str] | None = None) -> dict:
         if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # at most about ten lines
             print(f"epoch {epoch}: loss {loss:.4f}, IoU of the bag {bag:.4f}, of the background {background:.4f}")
 
-    # 保存模型参数，再像另一个程序那样载入到新的模型里
+    # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
     weights = args.out_dir / "unet.pt"
     torch.save(model.state_dict(), weights)

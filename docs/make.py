@@ -26,7 +26,7 @@ IMAGES = [  # These files are below outputs/.
     "nn_demo/mlp-mnist-curves.png",
     "cnn_mnist/convnet-mnist-curves.png",
     "cnn_mnist/convnet-mnist-mistakes.png",
-    "digits/convnet-mnist-predictions.png",
+    "cnn_mnist/convnet-mnist-predictions.png",
     "unet_doubleconv/unet-masks.png",
     "cv2_tensor/cv2-tensor-steps.png",
 ]
