@@ -5,8 +5,8 @@ Pytorch_CNN：MINST+卷积神经网络训练测试
 LeNet.ipynb：pytorch搭建LeNet网络
 ResNet.ipynb：pytorch搭建ResNet
 
-    python cnn_mnist.py                          # ConvNet on MNIST. The first run downloads MNIST (11 MB).
-    python cnn_mnist.py --model lenet            # LeNet; the third network is called resnet.
+    python cnn_mnist.py                          # This trains ConvNet. The first run downloads MNIST (11 MB).
+    python cnn_mnist.py --model lenet            # This trains LeNet. The third network is called resnet.
     python cnn_mnist.py --dataset digits         # This needs no network.
 
 The test accuracy is 99.1% for ConvNet, 97.8% for LeNet, and 99.0% for ResNet-18 after its single epoch,
@@ -84,7 +84,7 @@ class LeNet(nn.Module):
     Document Recognition", 1998.
 
     As in the notebook, it has sigmoids and max pooling. The network of 1998 took images of 32x32 pixels, used
-    tanh and a pooling with weights to learn, and had another last layer. This one has 44,426 parameters.
+    tanh and pooling layers with learnable weights, and had a different last layer. This one has 44,426 parameters.
 
     pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化，与 1998 年的原版略有不同。
     """
@@ -110,7 +110,7 @@ class LeNet(nn.Module):
     def forward(self, img: Tensor) -> Tensor:
         feature = self.conv(img)
         # reshape 在内存不连续时会复制，view 则会报错
-        # reshape copies the numbers if they lie in memory in another order. view would raise an error.
+        # If the numbers lie in memory in another order, reshape copies them, whereas view would raise an error.
         output = self.fc(feature.reshape(img.shape[0], -1))  # (N, 16, 4, 4) -> (N, 256) -> (N, 10)
         return output
 
@@ -119,7 +119,7 @@ class Residual(nn.Module):
     """Turn (N, in, H, W) into (N, out, H / stride, W / stride), rounded up: two convolutions and a shortcut.
 
     The shortcut adds the input to the output. The convolutions then only have to learn what to change, and the
-    gradient reaches the early layers of a deep network undiminished. Where the shape changes, the input cannot
+    gradient has a direct path to the early layers of a deep network. Where the shape changes, the input cannot
     be added as it is, so a 1x1 convolution gives it the new shape first. See He et al., "Deep Residual Learning
     for Image Recognition", 2015.
 
@@ -174,7 +174,7 @@ class ResNet(nn.Module):
     def __init__(self, blocks=(2, 2, 2, 2)):
         super().__init__()
         # 形状：左边是 MNIST 的图片，右边是笔记里的 224x224
-        # Shapes: on the left for images of MNIST, on the right for images of 224x224 as in the notebook
+        # The shapes on the left are for images of MNIST. Those on the right are for 224x224, as in the notebook.
         self.stem = nn.Sequential(  # 28x28              224x224
             nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3),  # (N, 64, 14, 14)    (N, 64, 112, 112)
             nn.BatchNorm2d(64),
@@ -200,8 +200,8 @@ class ResNet(nn.Module):
 
 # 每个网络的类、在两个数据集上的轮数、最后剩下的学习率（倍数）；ResNet 只训练一轮，降到 0 才不靠运气
 # For each network: its class, its epochs on the two data sets, and the fraction of the learning rate that is
-# left at the end. ResNet is trained for one epoch only, and with a constant rate it is left to chance how good
-# its weights are when that epoch ends.
+# left at the end. ResNet is trained for only one epoch. With a constant rate, the quality of its weights
+# at the end of that epoch would depend on chance, so its rate falls to 0.
 MODELS = {
     "convnet": (ConvNet, {"mnist": 5, "digits": 20}, 1.0),
     "lenet": (LeNet, {"mnist": 5, "digits": 100}, 1.0),
@@ -212,7 +212,7 @@ MODELS = {
 def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
     """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
 
-    Both are measured just before each update, so they mix the weights of the whole epoch.
+    Both are measured while the weights change, so they describe the whole epoch, not the model at its end.
 
     训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
@@ -277,8 +277,8 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
     # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 末尾的 BatchNorm 算不出方差
-    # The training images are shuffled again in every epoch. drop_last leaves out an incomplete last batch,
-    # because BatchNorm cannot compute the variance of a single image.
+    # The training images are shuffled again in every epoch. drop_last leaves out an incomplete last batch.
+    # If it had only one image, the last BatchNorm of ResNet could not compute a variance from its single value.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
     test_loader = DataLoader(test_set, args.batch_size)
     if args.batch_size == 1 or len(train_loader) == 0:
@@ -297,8 +297,8 @@ def main(argv: list[str] | None = None) -> dict:
     print_shapes(model, test_set[:1][0].to(device))
 
     # 学习率调度：每一步之后降低一点，到训练结束时，正好沿直线降到原来的 final_rate 倍；1.0 表示保持不变
-    # After each step, the scheduler lowers the learning rate along a straight line, down to final_rate times
-    # its value. With 1.0 it stays the same.
+    # After each step, the scheduler lowers the learning rate along a straight line. It ends at final_rate times
+    # its first value. With 1.0, the rate stays the same.
     epochs = args.epochs or default_epochs[dataset]
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, final_rate, epochs * len(train_loader))
 
@@ -312,7 +312,7 @@ def main(argv: list[str] | None = None) -> dict:
         results["train_loss"].append(loss)
         results["train_accuracy"].append(accuracy)
         results["test_accuracy"].append(test_accuracy)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
@@ -360,8 +360,8 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     """Print how many of a hundred ones the model recognizes in eval mode and in train mode.
 
     In train mode, BatchNorm normalizes with the mean and the variance of the batch. In eval mode, it uses the
-    moving averages that it has collected during training. A batch of nothing but ones, which have little ink,
-    differs from the mixed batches of the training. If you forget eval(), the predictions get worse, and no error
+    moving averages that it collected during training. A batch that contains only ones, which have little ink,
+    differs from the mixed batches in training. If you forget eval(), the predictions get worse, and no error
     tells you.
 
     eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片，
@@ -376,9 +376,9 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
         recognized = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
         print(f"  {mode.__name__}(): {recognized} of {len(ones)} images of a 1 are recognized.")
-        print(f"    In a batch of two, instead of all {len(ones)}, logits change by up to {change:.4f}.")
+        print(f"    In a batch of two instead of {len(ones)}, the logits change by up to {change:.4f}.")
     print("  忘记 eval() 时，一张图片的预测取决于同一批里的其他图片。LeNet 没有 BatchNorm，不受影响。")
-    print("  In train mode, a prediction depends on the other images in its batch. LeNet has no BatchNorm.")
+    print("  Without eval(), a prediction depends on the rest of the batch. LeNet has no BatchNorm and is unaffected.")
 
 
 @torch.no_grad()
@@ -403,7 +403,7 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device: torch.device, fi
 def plot_curves(results: dict[str, list], file: Path) -> None:
     """Draw the loss and the accuracies of each epoch.
 
-    If the test accuracy stays behind while the training accuracy still rises, the model overfits.
+    If the test accuracy stops rising while the training accuracy still rises, the model overfits.
 
     画出每轮的损失和准确率：训练准确率还在上升，测试准确率却不再上升，就是过拟合。
     """
@@ -423,7 +423,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 # ---- Below: command line, device, data files. The lesson ends here. ----
 # 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
-# From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
+# They use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring, which are above.
 
 
 def make_parser(epochs: str) -> argparse.ArgumentParser:
@@ -439,12 +439,12 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
-        help="mnist is downloaded if it is missing; digits come with scikit-learn and need no network;"
+        help="mnist is downloaded if it is missing, while digits come with scikit-learn and need no network;"
              " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
@@ -463,8 +463,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -499,7 +499,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
         try:
             parts = [datasets.MNIST(data_dir, train, download=True) for train in (True, False)]
             return "mnist", *((part.data, part.targets) for part in parts)
-        except Exception as error:  # There is no network, the disk is full, a file is damaged, ...
+        except Exception as error:  # For example, there is no network, the disk is full, or a file is damaged.
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         finally:
             socket.setdefaulttimeout(timeout)
@@ -510,9 +510,9 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print(f"!!! 无法下载 MNIST，改用 scikit-learn 自带的手写数字（图片少，也更粗糙）：{reason}")
         print("!!! MNIST cannot be downloaded. This run uses scikit-learn's digits, which are fewer and coarser.\n")
-    from sklearn.datasets import load_digits  # It is slow to import, and is only needed here.
+    from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
-    # 1,797 images of 8x8 pixels, scaled up to 20x20 in the middle of 28x28, as MNIST's digits are.
+    # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)

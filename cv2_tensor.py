@@ -8,7 +8,7 @@ Pytorch_cv2_Tensor相关
     python cv2_tensor.py --size 320 160   # This resizes to another width and height.
 
 In the last section, a picture becomes a tensor and then a file again, and every pixel is unchanged.
-The script also writes one PNG file that shows all the pictures on the way. The results below were measured
+The script also writes one PNG file that shows the pictures at each step. The results below were measured
 with PyTorch 2.14, torchvision 0.29 and OpenCV 5.0.
 
 **Try**
@@ -91,7 +91,7 @@ def brute_force(args):
     """暴力方法：先resize，再reshape，最后再转为tensor · The brute-force way: resize, reshape, convert
 
     形状对了，但没有归一化，值仍然在 0 到 255 之间。
-    The shape is the desired one, but the values are not scaled. They still lie between 0 and 255.
+    The shape is right, but the values are not scaled. They still lie between 0 and 255.
     """
     image_name = args.gray
     image = cv2.imread(image_name, 0)
@@ -107,7 +107,7 @@ def brute_force(args):
     print(image_tensor.min(), image_tensor.max())
 
     # 推荐写法是 from_numpy 加 float()，结果相同；torch.FloatTensor(3) 得到的不是 3，而是长度为 3 的张量
-    # Prefer from_numpy() and float(). They give the same, while torch.FloatTensor(3) makes three numbers, not a 3.
+    # Prefer from_numpy() and float(). The result is the same, but torch.FloatTensor(3) is three uninitialized numbers.
     print(torch.equal(torch.from_numpy(image_new).float(), image_tensor))
 
 
@@ -115,14 +115,14 @@ def width_first(args):
     """cv2.resize(img, (width, height))参数是:先宽后高 · cv2.resize takes the width first
 
     shape 是先高后宽，resize 的参数却是先宽后高；写反了不会报错，但图片会变形。
-    A shape has the height first, but resize() takes the width first. Swapping them raises no error.
+    A shape starts with the height, but resize() takes the width first. Swapping them silently distorts the picture.
     """
     image = cv2.imread(args.color, 1)
     print(image.shape)
     height, width = image.shape[:2]
 
     # 缩放到 --size 给出的宽和高；没有给出时，宽和高都减半
-    # Resize to the width and height of --size. Without --size, halve the width and the height.
+    # Resize to the width and height given by --size. Without --size, halve the width and the height.
     width, height = args.size or ((width + 1) // 2, (height + 1) // 2)
     resized = cv2.resize(image, (width, height))
     print(resized.shape)
@@ -140,10 +140,10 @@ def to_tensor(args):
     ToTensor divides only uint8 by 255, which turns 0...255 into 0...1. It scales neither larger integers nor floats.
     """
     image = cv2.imread(args.gray, 0)
-    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest number of 16 bits
+    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest 16-bit number
 
     # v2 用两步代替 ToTensor：uint8 的结果几乎相同，16 位整数也会缩放
-    # v2 replaces ToTensor with two steps. For uint8 the results are nearly equal, and v2 scales 16 bits as well.
+    # v2 replaces ToTensor with two steps. For uint8, the results are nearly equal. v2 also scales 16-bit integers.
     today = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     print((ToTensor()(image) - today(image)).abs().max())
 
@@ -155,8 +155,8 @@ def to_tensor(args):
     # 输入 PIL.Image：8 位灰度（L）两者一致。16 位（I;16）要用 v2，因为 ToTensor 得到 int16，超过 32767 的值变成负数。
     # 模式 I 和 F 的图片，ToTensor 和 v2 都不会缩放到 0 到 1，要自己除以可能的最大值。
     # Pass a PIL.Image. For 8-bit gray (L), both agree. For 16 bits (I;16), use v2, because ToTensor returns int16, in
-    # which values above 32767 become negative. Neither brings the modes I and F to the range 0...1, so divide them
-    # by their largest possible value yourself.
+    # which values above 32767 become negative. Neither ToTensor nor v2 brings the modes I and F to the range 0...1,
+    # so divide them by their largest possible value yourself.
     for pixels in map(Image.fromarray, (image, sixteen, np.int32(sixteen), np.float32(image))):
         print(f"{pixels.mode:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
@@ -174,11 +174,11 @@ def bits(args):
     print(image.dtype, len(np.unique(image)), "gray levels")
 
     # 标志 0 只保留两个字节中的高字节，符号也丢了，所以空气（-1000）比骨头（1000）还亮
-    # The flag 0 keeps the upper of two bytes and loses the sign, so air (-1000) gets brighter than bone (1000).
+    # The flag 0 keeps the upper of the two bytes and loses the sign: air (-1000) gets brighter than bone (1000).
     print(cv2.imdecode(cv2.imencode(".tif", np.int16([[-1000, -1, 0, 1000]]))[1], 0))
 
     # 原样读入，再把最小值到最大值的范围缩放到 0 到 255
-    # Read the file unchanged, and scale the range from its minimum to its maximum to 0...255.
+    # Read the file unchanged, and scale it so that its minimum becomes 0 and its maximum becomes 255.
     sixteen = cv2.imread(args.sixteen, cv2.IMREAD_UNCHANGED)
     print(sixteen.dtype, sixteen.min(), sixteen.max())
     scaled = cv2.normalize(sixteen, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
@@ -211,7 +211,7 @@ def blue_green_red(args):
     """cv2.imread(img, 1)：返回结果为type: numpy.ndarray，多维数组 · OpenCV's channels are blue, green, red
 
     多维数组的通道顺序是 BGR；文件读不出来时返回 None，而不是报错。
-    The array has its channels in the order blue, green, red. If it cannot read a file, imread returns None.
+    The array has its channels in the order blue, green, red. If imread cannot read a file, it returns None.
     """
     image = cv2.imread(args.color, 1)
     print(type(image), image.shape)
@@ -276,7 +276,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
     # 在 Windows 上，OpenCV 打不开含中文的路径，所以各节在临时文件夹里读写，它的路径里没有中文
-    # On Windows, OpenCV cannot open a path with Chinese in it. The sections use a temporary folder without Chinese.
+    # On Windows, OpenCV cannot open a path with Chinese in it. So the sections use a folder whose path has none.
     names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
     parent = next(name for name in (str(args.out_dir), tempfile.gettempdir(), ".") if name.isascii())
     with tempfile.TemporaryDirectory(dir=parent) as made:
@@ -303,14 +303,14 @@ def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
     """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
 
     First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    A debugger that follows the lines itself is left alone, so that it can stop at them. They are not printed then.
+    If a debugger already traces the lines, it stays active, so that it can stop at them. Then no line is printed.
     """
     lines, first = inspect.getsourcelines(section)
     function = ast.parse("".join(lines)).body[0]
     heading, _, explanation = ast.get_docstring(function).partition("\n\n")
     print(f"\n======== {heading} ({section.__name__})\n{explanation}\n\n{before}", end="")
 
-    # A statement of several lines is printed as a whole, but a for, with or if line without the block below it.
+    # Print a statement of several lines as a whole, but a for, with or if line without the block below it.
     simple = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     ends = {line: node.end_lineno for node in simple for line in range(node.lineno, node.end_lineno + 1)}
     printed = function.body[0].end_lineno
@@ -347,7 +347,7 @@ def refused(kind: type[Exception]) -> Iterator[None]:
         sentence = str(error).strip().partition("\n")[0].partition(". ")[0]
         print(f"{type(error).__name__}: {sentence}")
     else:
-        raise AssertionError(f"an error of kind {kind.__name__} was expected here, but none came")
+        raise AssertionError(f"an error of kind {kind.__name__} was expected here, but none was raised")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -357,9 +357,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?",
         help="picture file to read in all sections (default: the script draws its own pictures)")
     parser.add_argument("--size", metavar=("W", "H"), type=length, nargs=2,
-        help="width and height, at most 4096, that width_first resizes to (default: half of the picture's)")
+        help="width and height, at most 4096, to which width_first resizes (default: half of the picture's)")
     parser.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers, which are the noise in the drawn slice (default: %(default)s)")
+        help="seed for the random noise in the drawn slice (default: %(default)s)")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "cv2_tensor"),
         help="folder for the pictures; it is created if it is missing (default: %(default)s)")
     # fmt: on
@@ -379,8 +379,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -394,7 +394,7 @@ def read_picture(file: Path) -> list[np.ndarray]:
     if pictures[-1] is None:
         raise ValueError(f"{file} is not a picture that OpenCV can read")
     if pictures[-1].dtype.itemsize > 2:
-        raise ValueError(f"{file} has pixels of type {pictures[-1].dtype}; choose a picture of 8 or 16 bits")
+        raise ValueError(f"{file} has pixels of type {pictures[-1].dtype}; choose one with 8 or 16 bits per channel")
     return pictures
 
 
@@ -420,18 +420,18 @@ def write_pictures(args: argparse.Namespace) -> None:
 
 
 def draw_contact_sheet(results: dict, file: Path) -> None:
-    """Draw the pictures among the variables of each section, with the values that are black and white."""
+    """Draw the pictures among the variables of each section, and say which values are drawn black and white."""
     figure = Figure(figsize=(11, 12), layout="constrained")
     for part, (section, variables) in zip(figure.subfigures(4, 2, hspace=0.03).flat, results.items()):
         part.suptitle(section, weight="bold")
         images = {name: it for name, it in variables.items() if getattr(it, "ndim", 0) in (2, 3)}
-        # In a debugger, `run` returns no variables, so a part can be empty.
+        # In a debugger, `run` returns no variables, so a part of the figure can be empty.
         for ax, (name, image) in zip(part.subplots(1, len(images) or 1, squeeze=False)[0], images.items()):
             array = np.asarray(image, dtype=np.float32)
             if array.ndim == 3 and (torch.is_tensor(image) or array.shape[2] > 4):
                 array = array.transpose(1, 2, 0)  # from channels first to channels last
             low, high = array.min(), array.max()
-            step = 1 + max(array.shape) // 400  # Of a large photo, a part of the pixels is enough.
+            step = 1 + max(array.shape) // 400  # For a large photo, some of the pixels are enough.
             ax.imshow((array[::step, ::step] - low) / max(high - low, 1e-6), cmap="gray")
             ax.set_title(f"{name}\n{tuple(image.shape)}", fontsize=10, color="red" if name == "wrong" else "black")
             ax.set(xlabel=f"{image.dtype}\nblack {low:.5g}, white {high:.5g}", xticks=[], yticks=[], anchor="N")

@@ -1,4 +1,4 @@
-"""Linear regression: fit a straight line to 15 points by gradient descent, and compare it with the exact one.
+"""Linear regression: fit a straight line to 15 points by gradient descent, and compare it with the exact solution.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_linearRegression.py：线性回归例子实现完整训练
@@ -14,9 +14,9 @@ With seed 0 the two lines are as follows, measured on a CPU with PyTorch 2.14.
     least squares        0.25999     0.74767     0.16892
 
 Think of slope and intercept as the coordinates of a place on a map, and of the loss as its height. The loss
-then has the form of a long, narrow valley. At the same distance from the lowest place, it is 336 times as
+then has the shape of a long, narrow valley. At the same distance from the lowest place, it is 336 times as
 steep across the valley as along it. In 60 steps, gradient descent reaches the bottom of the valley, but it
-hardly moves along it. Where it ends therefore depends on where it starts. For example, with seed 1 it ends
+hardly moves along the valley. Where it ends therefore depends on where it starts. For example, with seed 1 it ends
 at an intercept of -0.43484 and an MSE of 0.35221.
 
 把斜率和截距看作地图上的坐标，把损失看作高度，损失的形状就是一条狭长的山谷：
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> dict:
     inputs, targets = x_train.to(device), y_train.to(device)
 
     # 线性回归模型：y = 斜率 * x + 截距，一个权重是斜率，一个偏置是截距
-    # Linear regression model: y = slope * x + intercept. Its weight is the slope, its bias is the intercept.
+    # Linear regression model: y = slope * x + intercept. Its weight is the slope, and its bias is the intercept.
     model = nn.Linear(1, 1).to(device)
     print(f"线性回归 · Linear regression\n\n{model}, on {device}\n")
 
@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> dict:
     loaded.load_state_dict(torch.load(files["weights"], map_location="cpu", weights_only=True))
 
     # 与精确解比较：两条直线可能非常接近，所以用 float64 计算
-    # Compare the line with the exact one. The two can be very close, so they are compared in float64.
+    # Compare the line with the exact solution. The two can be very close, so use float64.
     x, y = x_train.double(), y_train.double()
     predicted = loaded.double()(x).detach()
     fitted = {"slope": loaded.weight.item(), "intercept": loaded.bias.item(), "mse": criterion(predicted, y).item()}
@@ -164,9 +164,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers, which choose the first line (default: %(default)s)")
+        help="seed for the random numbers that the line starts from (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("output")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "linear_regression"),
         help="folder for the weights and the picture; it is created if it is missing (default: %(default)s)")
@@ -182,8 +182,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 

@@ -67,7 +67,7 @@ class NeuralNet(nn.Module):
 def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
     """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
 
-    Both are measured just before each update, so they mix the weights of the whole epoch.
+    Both are measured while the weights change, so they describe the whole epoch, not the model at its end.
 
     训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> dict:
     make_stdout_tolerant()
     args = make_parser(epochs="5 on MNIST, 20 on the digits").parse_args(argv)
     torch.manual_seed(args.seed)
-    device = choose_device(args.device)  # gpu的配置：有能用的 GPU 就用 · the GPU, if there is one
+    device = choose_device(args.device)  # gpu的配置：有能用的 GPU 就用 · use the GPU, if there is one
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("简易神经网络 · A small neural network\n")
 
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> dict:
         results["train_loss"].append(loss)
         results["train_accuracy"].append(accuracy)
         results["test_accuracy"].append(test_accuracy)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> dict:
 def plot_curves(results: dict[str, list], file: Path) -> None:
     """Draw the loss and the accuracies of each epoch.
 
-    If the test accuracy stays behind while the training accuracy still rises, the model overfits.
+    If the test accuracy stops rising while the training accuracy still rises, the model overfits.
 
     画出每轮的损失和准确率：训练准确率还在上升，测试准确率却不再上升，就是过拟合。
     """
@@ -215,7 +215,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 # ---- Below: command line, device, data files. The lesson ends here. ----
 # 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
-# From above they use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring.
+# They use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring, which are above.
 
 
 def make_parser(epochs: str) -> argparse.ArgumentParser:
@@ -231,12 +231,12 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
-        help="mnist is downloaded if it is missing; digits come with scikit-learn and need no network;"
+        help="mnist is downloaded if it is missing, while digits come with scikit-learn and need no network;"
              " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
@@ -255,8 +255,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -291,7 +291,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
         try:
             parts = [datasets.MNIST(data_dir, train, download=True) for train in (True, False)]
             return "mnist", *((part.data, part.targets) for part in parts)
-        except Exception as error:  # There is no network, the disk is full, a file is damaged, ...
+        except Exception as error:  # For example, there is no network, the disk is full, or a file is damaged.
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         finally:
             socket.setdefaulttimeout(timeout)
@@ -302,9 +302,9 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print(f"!!! 无法下载 MNIST，改用 scikit-learn 自带的手写数字（图片少，也更粗糙）：{reason}")
         print("!!! MNIST cannot be downloaded. This run uses scikit-learn's digits, which are fewer and coarser.\n")
-    from sklearn.datasets import load_digits  # It is slow to import, and is only needed here.
+    from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
-    # 1,797 images of 8x8 pixels, scaled up to 20x20 in the middle of 28x28, as MNIST's digits are.
+    # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)

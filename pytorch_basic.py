@@ -11,14 +11,14 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --download                    # Download CIFAR-10 (170 MB) and ResNet-18 (45 MB).
 
 All sections together take less than half a minute on 2 CPU cores with PyTorch 2.14. At the end of the
-tour, the section training_loop recognizes 96.7% of the digits that it was not trained on. At the end
-of the run, a resumed training equals one that was not interrupted, to the last bit.
+tour, the model in training_loop recognizes 96.7% of the digits that it was not trained on. At the end of
+the run, training that was resumed gives the same result, to the last bit, as training without a break.
 
 **Try**
 
-    python pytorch_basic.py --section update_weights --seed 1  # 69 steps instead of 54, from other first weights
-    python pytorch_basic.py --section training_loop --seed 2   # 96.1%, with other images for the test
-    python pytorch_basic.py --section tensors --seed 1         # other random numbers of the same shapes and types
+    python pytorch_basic.py --section update_weights --seed 1  # 69 steps instead of 54: other initial weights
+    python pytorch_basic.py --section training_loop --seed 2   # 96.1%, with different test images
+    python pytorch_basic.py --section tensors --seed 1         # different random numbers, the same shapes and types
 """
 
 import argparse
@@ -45,8 +45,8 @@ from torchvision import datasets, models, transforms
 OUT_DIR = Path("outputs", "pytorch_basic")
 
 # 每个函数是笔记的一节。运行时先打印一行代码，再执行这一行，它的输出就在下面。
-# Each function is a section of the notes. When it runs, each line of code is printed, then executed,
-# so what it prints is below it.
+# Each function is a section of the notes. When it runs, each line of code is printed and then executed,
+# so the output of a line is below it.
 # with refused(ValueError) 下面的代码故意引发这种错误：打印错误信息的第一句，然后继续运行。
 # The code below `with refused(ValueError):` raises this error on purpose. The first sentence of the
 # error's message is printed, and the section goes on.
@@ -119,7 +119,7 @@ def operations(args):
     # Index as in NumPy. However, negative steps are not allowed: to reverse x, write x.flip(0) instead of x[::-1].
     print(x[:, 1])
     # 改变形状：view 从不复制，y 和 x 是同一块内存，只是形状不同
-    # Change the shape. view never copies, so y is the same memory as x in another shape.
+    # Change the shape. view never copies, so y shares the memory of x and only has another shape.
     x = torch.randn(4, 4)
     y = x.view(16)
     # -1 表示这一维的大小根据其余各维来计算
@@ -137,7 +137,7 @@ def operations(args):
     print(x.item())
 
     # 超过100种tensor的运算操作，见 https://docs.pytorch.org/docs/stable/torch.html ；这里补充常用的四种
-    # That page describes more than 100 operations. Four of the most common ones are added here.
+    # The page linked above describes more than 100 operations. Here are four of the most common ones.
     a = torch.tensor([[1, 2, 3], [4, 5, 6]])
     # 矩阵乘法：(2, 3) 乘 (3, 2)，得到 (2, 2)
     # Compute the matrix product: (2, 3) times (3, 2) gives (2, 2).
@@ -171,7 +171,7 @@ def numpy_bridge(args):
     print(a)
     print(b)
     # numpy数组转换为张量：也共享内存；NumPy 默认的小数类型是 float64
-    # Convert an array to a tensor. They share memory, too. NumPy's default data type is float64.
+    # Convert an array to a tensor. They share memory, too. NumPy's default type for decimals is float64.
     import numpy as np
 
     a = np.ones(5)
@@ -195,10 +195,10 @@ def devices(args):
     """pytorch有关cuda的基本操作与概念 · Devices: the CPU and the GPU
 
     张量和模型要在同一设备上才能一起运算。没有 GPU 时，一部分用 meta 设备演示：它只有形状，没有数值。
-    Tensors and models must be on one device. Without a GPU, the device meta replaces it: it has shapes, but no numbers.
+    Tensors and models must be on the same device. Without a GPU, the device meta is used: it has shapes, but no data.
     """
     # 查看GPU是否可用，查看GPU数量
-    # Check whether CUDA can use a GPU, and count the GPUs.
+    # Check whether PyTorch can use a GPU with CUDA, and count the GPUs.
     print(torch.cuda.is_available(), torch.cuda.device_count())
     # 默认情况下，Tensor会被存在内存上，由 CPU 计算
     # By default, a tensor is stored in main memory and the CPU computes with it.
@@ -225,12 +225,12 @@ def devices(args):
     z = x + y
     print(z)
     # .to也能在移动时改变dtype；苹果的 mps 没有 double
-    # .to can change the dtype as well. Apple's device mps has no double.
+    # .to can change the dtype as well. Apple's device mps does not support double.
     if device.type != "mps":
         print(z.to("cpu", torch.double))
 
     # 没有 GPU 时，下面用 meta 代替它，这样放错设备同样会报错
-    # Without a GPU, the lines below use meta instead of it, so a wrong device is an error here as well.
+    # Without a GPU, the lines below use meta instead, so a tensor on the wrong device is an error here as well.
     there = device if device.type != "cpu" else torch.device("meta")
     # 直接在创建的时候就指定设备
     # You can name the device when you create a tensor.
@@ -255,7 +255,7 @@ def devices(args):
     net.to(there)
     print(next(net.parameters()).device)
     # 需要保证模型输入的Tensor和模型都在同一设备上，否则会报错
-    # The model and its input must be on the same device. Otherwise this is an error.
+    # The model and its input must be on the same device. Otherwise, an error is raised.
     x = torch.rand(2, 3).to(there)
     print(net(x))
     with refused(RuntimeError):
@@ -286,7 +286,7 @@ def autograd(args):
     out = z.mean()
     print(z, out)
     # 运行时定义（define-by-run）：计算图就是实际运行过的代码，所以每次迭代可以不同
-    # Define-by-run: the graph is the code that was executed, so it can be different in each iteration.
+    # Define-by-run: the code builds the graph as it runs, so the graph can be different in each iteration.
     for double in (False, True):
         print((x * 2 if double else x - 1).grad_fn)
     # .requires_grad_(...) 原地改变标志，括号里默认是 True；新建的张量没有指定时是 False
@@ -299,10 +299,10 @@ def autograd(args):
     b = (a * a).sum()
     print(b.grad_fn)
     # 不追踪有两种办法：.detach() 返回一个不被跟踪的新张量，x 本身照旧被跟踪
-    # There are two ways not to track. detach() returns a new tensor that is not tracked, while x still is.
+    # There are two ways to avoid tracking. detach() returns a new tensor that is not tracked, while x still is.
     print(x.detach().requires_grad)  # False
     # 另一种是 with torch.no_grad():，在评估模型时特别有用，可以省内存
-    # The other way is torch.no_grad(). It is useful to evaluate a model, because it saves memory.
+    # The other way is torch.no_grad(). It is useful for evaluating a model, because it saves memory.
     with torch.no_grad():
         print((x * 2).requires_grad)  # False
     # 标量不需要为 backward() 指定参数；元素更多时，需要一个形状匹配的 gradient 参数
@@ -364,7 +364,7 @@ class Net(nn.Module):
         # 卷积让一个小窗口（卷积核）滑过图片，在每个位置算一次加权和，所以同样的图案在哪里都认得出
         # A convolution slides a small window (the kernel) over the image, and computes a weighted sum at each place.
         # 输入图像channel：1；输出channel：6；5x5卷积核
-        # Here are 1 input channel, 6 output channels and kernels of 5x5 pixels.
+        # This one has 1 input channel, 6 output channels and kernels of 5x5 pixels.
         self.conv1 = nn.Conv2d(1, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
         # 全连接层，也就是仿射运算 y = Wx + b
@@ -401,7 +401,7 @@ def network(args):
     """神经网络 · 定义网络 · Neural networks: defining a network
 
     定义网络，查看可学习参数，输入一张图片，再反向传播；最后看单个样本为什么要加上批这一维。
-    Define a network, look at its parameters, and send an image through it, forward and backward.
+    Define a network, look at its parameters, send an image through it, and propagate a gradient back.
     """
     import torch.nn as nn
     import torch.nn.functional as F
@@ -431,7 +431,7 @@ def network(args):
     with refused(ValueError):
         nn.BatchNorm2d(1)(input[0])
     # Net 也不接受：没有批这一维，它会把 16 个通道当成 16 个样本
-    # Net does not take it either. Without the batch dimension, it mistakes the 16 channels for 16 samples.
+    # Net does not take a single sample either. Without the batch dimension, it mistakes 16 channels for 16 samples.
     with refused(RuntimeError):
         net(input[0])
     # 如果是一个单独的样本，使用input.unsqueeze(0)来添加一个“假的”批大小维度
@@ -443,7 +443,7 @@ def loss_functions(args):
     """损失函数 · Loss functions
 
     均方误差 MSELoss 与手算的结果一致；再沿着 grad_fn，从 loss 往回看计算图。
-    Compute the mean squared error, also by hand, and follow grad_fn from the loss back through the graph.
+    Compute the mean squared error with MSELoss and by hand, and follow grad_fn from the loss back through the graph.
     """
     net = Net()
     input = torch.randn(1, 1, 32, 32)
@@ -503,7 +503,7 @@ def update_weights(args):
     """更新权重 · Updating the weights
 
     先手写一步随机梯度下降（SGD），它与优化器的一步相同；再让优化器重复，直到损失很小。
-    Take one step of gradient descent by hand, as the optimizer does it. Then repeat until the loss is small.
+    Take one step of gradient descent by hand and one with an optimizer, then repeat until the loss is small.
     """
     # 1. 定义包含一些可学习参数（或者叫权重）的神经网络 · Define a network with learnable parameters
     net = Net()
@@ -514,8 +514,8 @@ def update_weights(args):
     by_hand.load_state_dict(net.state_dict())
     criterion(by_hand(input), target).backward()
     # 最简单的更新规则是随机梯度下降法（SGD）；照公式写，得到的却是一个新张量，不能当作层的参数
-    # The simplest update rule is stochastic gradient descent (SGD). Written like this, it creates a new tensor, which
-    # a layer does not accept as its parameter.
+    # The simplest update rule is stochastic gradient descent (SGD). Written as a formula, it creates a new tensor,
+    # which a layer does not accept as its parameter.
     learning_rate = 0.01
     weight, gradient = by_hand.fc3.weight, by_hand.fc3.weight.grad
     weight = weight - learning_rate * gradient
@@ -587,7 +587,7 @@ def training_loop(args):
         # Print the loss of the last batch. It goes up and down, but it tends to fall.
         print(f"epoch {epoch}: loss {loss.item():.3f}")
     # 测试：得分最大的一个就是预测的数字；测试用不到梯度，不计算更快，也更省内存
-    # Test the model. The digit with the largest score is the prediction. Without gradients this is more efficient.
+    # Test the model. The digit with the largest score is the prediction. Testing is faster without gradients.
     images, labels = test_set[:]
     with torch.no_grad():
         predicted = model(images).argmax(dim=1)
@@ -606,7 +606,7 @@ def first_examples(args):
     """
     # 自动求导例子 1 · Autograd, example 1
     # 使用单个数字创建tensor；requires_grad=True：追踪它的所有操作，用于之后计算梯度
-    # Create tensors of a single number. With requires_grad=True, their operations are tracked for the gradients.
+    # Create tensors of a single number. requires_grad=True tracks the operations on them, to compute gradients.
     x = torch.tensor(1.0, requires_grad=True)
     w = torch.tensor(2.0, requires_grad=True)
     b = torch.tensor(3.0, requires_grad=True)
@@ -669,7 +669,7 @@ def official_dataset(args):
     # The transform says how to process the data. ToTensor turns an image into a tensor [C, H, W] with values in [0, 1].
     transform = transforms.ToTensor()
     # 下载 CIFAR-10（170 MB），或者随机生成 1000 张图片
-    # Download CIFAR-10 dataset (170 MB), or generate 1000 random images.
+    # Download the CIFAR-10 dataset (170 MB), or generate 1000 random images.
     if args.download:
         with downloading("CIFAR-10"):
             train_dataset = datasets.CIFAR10(args.data_dir, transform=transform, download=True)
@@ -682,7 +682,7 @@ def official_dataset(args):
     print(image.size())  # torch.Size([3, 32, 32])
     print(label)
     # 数据加载器：设置batch大小，是否打乱等
-    # A loader needs the size of a batch, and whether to shuffle.
+    # A loader needs to know the batch size, and whether to shuffle.
     train_loader = DataLoader(dataset=train_dataset, batch_size=64, shuffle=True)
     # 遍历加载器 得到每个batch
     # Iterate over the loader to get each batch.
@@ -706,7 +706,7 @@ class CustomDataset(Dataset):
     """
 
     def __init__(self):
-        # 1. 初始化工作，例如记下文件名和 transform · Prepare, for example list the files
+        # 1. 初始化工作，例如记下文件名和 transform · Prepare the dataset: for example, list the files
         pass
 
     def __getitem__(self, index):
@@ -734,7 +734,7 @@ class BagDataset(Dataset):
     def __init__(self, image_dir, mask_dir, transform=None):
         self.image_dir, self.mask_dir = Path(image_dir), Path(mask_dir)
         # 文件名只列出一次，并且排序，这样同一个编号总是同一张图片
-        # List the file names once, and sort them, so that a number always means the same image.
+        # List the file names once, and sort them, so that an index always refers to the same image.
         self.names = sorted(file.name for file in self.image_dir.iterdir())
         self.transform = transform
 
@@ -755,7 +755,7 @@ class BagDataset(Dataset):
         # OpenCV's order of the colors is BGR, but the mean for Normalize is in RGB order.
         imgA = cv2.cvtColor(imgA, cv2.COLOR_BGR2RGB)
         # 读入mask图片，0表示以灰度模式读；缩放用最近邻，不会在边缘产生中间的灰度
-        # Read the mask; 0 means as grayscale. Resized to the nearest pixel, its edges get no grays in between.
+        # Read the mask in grayscale (0). Nearest-neighbor resizing adds no gray values at the edges.
         imgB = cv2.imdecode(np.fromfile(self.mask_dir / img_name, np.uint8), 0)
         imgB = cv2.resize(imgB, (160, 160), interpolation=cv2.INTER_NEAREST_EXACT)
         # 黑色是第 0 类，白色是第 1 类；白色存成 1 或 255 都可以
@@ -785,7 +785,7 @@ def own_dataset(args):
     normalize = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     transform = transforms.Compose([transforms.ToTensor(), normalize])
     # 在临时文件夹里画 20 张图片和掩码；用自己的数据时，换成自己的两个文件夹
-    # Draw 20 images with masks in a temporary folder. For your own data, name your own two folders instead.
+    # Draw 20 images with masks in a temporary folder. To use your own data, name your two folders instead.
     folder = tempfile.TemporaryDirectory()
     image_dir, mask_dir = Path(folder.name, "bag_data"), Path(folder.name, "bag_data_msk")
     draw_discs(image_dir, mask_dir)
@@ -818,7 +818,7 @@ def pretrained(args):
     """预训练模型的使用 · A pretrained model with a new head
 
     冻结预训练的主干，只训练新换的全连接层；还要用 eval()，因为 BatchNorm 和 Dropout 在 train 和 eval 模式下的做法不同。
-    Freeze a pretrained body and train only a new last layer. eval() matters for BatchNorm and Dropout.
+    Freeze a pretrained body and train only a new last layer. Use eval() as well: it changes BatchNorm and Dropout.
     """
     # 下载并载入预训练好的模型ResNet-18（45 MB）；没有 --download 时参数是随机的
     # Download and load the pretrained ResNet-18 (45 MB). Without --download, its parameters are random.
@@ -843,7 +843,7 @@ def pretrained(args):
     print(outputs.size())  # torch.Size([64, 100])
     # 冻结参数并不能冻结 BatchNorm 的移动平均：在 train 模式下，每次前向计算都会改变它
     # 所以主干要一直用 eval 模式，训练时也一样
-    # Frozen parameters do not freeze the running averages of BatchNorm: in train mode, each forward pass moves them.
+    # Freezing the parameters does not freeze BatchNorm's moving averages: in train mode, each forward pass moves them.
     # So keep the frozen body in eval mode during training as well.
     average = resnet.bn1.running_mean.clone()
     for training in (False, True):
@@ -851,7 +851,7 @@ def pretrained(args):
         resnet(images[:2])
         print(training, torch.equal(resnet.bn1.running_mean, average))  # False True, then True False
     # Dropout 在 train 模式下随机丢掉一半的数，其余的乘以 2，使期望不变；在 eval 模式下什么也不做
-    # In train mode, Dropout sets half of the numbers to 0 at random, and doubles the others, so that the expected
+    # In train mode, Dropout sets each number to 0 with probability 0.5, and doubles the others, so that the expected
     # value stays the same. In eval mode, it does nothing.
     dropout = nn.Dropout(p=0.5)
     print(dropout.train()(torch.ones(8)))
@@ -884,7 +884,7 @@ def save_and_load(args):
     with refused(pickle.UnpicklingError):
         model = torch.load(whole)
     # weights_only=False 只能用于自己保存的文件；载入时还要有这个模型的类
-    # Use weights_only=False only for a file that you saved yourself. The class of the model must be there as well.
+    # Use weights_only=False only for a file that you saved yourself. The class of the model must be defined.
     model = torch.load(whole, weights_only=False)
     print(torch.equal(model(inputs), net(inputs)))  # True
 
@@ -897,7 +897,7 @@ def save_and_load(args):
     print(torch.equal(model(inputs), net(inputs)))  # True
 
     # 检查点：优化器也有状态（Adam 的移动平均），所以一起保存
-    # A checkpoint. The optimizer has a state, too (the moving averages of Adam), so save it as well.
+    # Save a checkpoint. The optimizer also has a state (the moving averages of Adam), so save it as well.
     # 如果用到随机打乱或 Dropout，还要保存 torch.get_rng_state()
     # If the training shuffles or uses Dropout, save torch.get_rng_state() as well.
     checkpoint = args.out_dir / "checkpoint.pt"
@@ -907,7 +907,7 @@ def save_and_load(args):
     # Training without an interruption goes on for two more epochs, up to the fifth.
     learn(net, optimizer, epochs=2)
     # 第 3 轮之后中断的训练：载入检查点，接着学到第 5 轮
-    # Training that was interrupted after the third epoch: load the checkpoint, and go on to the fifth.
+    # If training was interrupted after the third epoch, load the checkpoint, and go on to the fifth.
     state = torch.load(checkpoint, weights_only=True)
     resumed = nn.Linear(3, 2)
     resumed.load_state_dict(state["model"])
@@ -955,14 +955,14 @@ def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
     """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
 
     First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    A debugger that follows the lines itself is left alone, so that it can stop at them. They are not printed then.
+    If a debugger already traces the lines, it stays active, so that it can stop at them. Then no line is printed.
     """
     lines, first = inspect.getsourcelines(section)
     function = ast.parse("".join(lines)).body[0]
     heading, _, explanation = ast.get_docstring(function).partition("\n\n")
     print(f"\n======== {heading} ({section.__name__})\n{explanation}\n\n{before}", end="")
 
-    # A statement of several lines is printed as a whole, but a for, with or if line without the block below it.
+    # Print a statement of several lines as a whole, but a for, with or if line without the block below it.
     simple = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     ends = {line: node.end_lineno for node in simple for line in range(node.lineno, node.end_lineno + 1)}
     printed = function.body[0].end_lineno
@@ -999,7 +999,7 @@ def refused(kind: type[Exception]) -> Iterator[None]:
         sentence = str(error).strip().partition("\n")[0].partition(". ")[0]
         print(f"{type(error).__name__}: {sentence}")
     else:
-        raise AssertionError(f"an error of kind {kind.__name__} was expected here, but none came")
+        raise AssertionError(f"an error of kind {kind.__name__} was expected here, but none was raised")
 
 
 def new_classes(section: Callable, shown: set[str]) -> str:
@@ -1026,9 +1026,9 @@ def make_parser() -> argparse.ArgumentParser:
     choose.add_argument("--list", action="store_true",
         help="print the name and the heading of each section, and run none")
     choose.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     choose.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--download", action="store_true",
         help="download CIFAR-10 (170 MB) for official_dataset and the weights of ResNet-18 (45 MB) for pretrained,"
@@ -1049,8 +1049,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -1074,12 +1074,12 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def downloading(what: str) -> Iterator[None]:
-    """Let a download that receives nothing for ten seconds fail. If it fails, end the script with one line."""
+    """Make a download fail if it receives nothing for ten seconds. If it fails, end the script with one line."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)
     try:
         yield
-    except Exception as error:  # There is no network, the disk is full, a file is damaged, ...
+    except Exception as error:  # For example, there is no network, the disk is full, or a file is damaged.
         reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         sys.exit(f"error: {what} cannot be downloaded ({reason}). Try again later, or run without --download.")
     finally:

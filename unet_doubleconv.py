@@ -10,7 +10,7 @@ perfect. This was measured with seed 0 on one CPU core with PyTorch 2.14.
 
 **Try**
 
-    python unet_doubleconv.py --epochs 2                      # 0.942, in less than half of the time
+    python unet_doubleconv.py --epochs 2                      # 0.942, in less than half the time
     python unet_doubleconv.py --lr 0.0005                     # 0.952: with shorter steps, the loss stays higher
     python unet_doubleconv.py --train-images 30 --epochs 30   # 0.963: fewer drawings, but each of them more often
 
@@ -47,13 +47,13 @@ OUT_DIR = Path("outputs", "unet_doubleconv")
 
 # U-Net 给图片的每个像素分类：下采样路径看到的范围越来越大，从而知道图里有什么。
 # 上采样路径再指出它在哪里，跳跃连接把下采样时丢失的轮廓找回来。
-# A U-Net classifies every pixel of an image. On the way down, it sees more and more of the picture, so that
-# it learns what the picture shows. On the way up, it finds out where that is, and skip connections bring back
-# the outline, which was lost on the way down.
+# A U-Net classifies every pixel of an image. On the way down, each position sees more and more of the image,
+# which tells the network what the image shows. On the way up, the network finds out where everything is,
+# and skip connections bring back the outlines, which were lost on the way down.
 
 
 class WrongDoubleConv(nn.Module):
-    """Repeat the mistake of the notes: the second convolution takes `in_channels`. It raises the notes' error:
+    """Repeat the mistake of the notes: the second convolution takes `in_channels`. This raises the error in the notes:
 
     RuntimeError: Given groups=1, weight of size 64 3 3 3, expected input[4, 64, 158, 158] to have 3 channels, but got 64 channels instead
 
@@ -80,9 +80,9 @@ class WrongDoubleConv(nn.Module):
 
 
 def trace_shapes(model: nn.Module, images: Tensor) -> None:
-    """Call the model, and print the shape of the input of each layer. If a layer raises an error, so does this.
+    """Call the model, and print the input shape of each layer. If a layer raises an error, so does this function.
 
-    A forward pre-hook runs before its layer, so the last line that is printed names the layer that raised.
+    A forward pre-hook runs before its layer, so the last line that is printed names the layer that raised the error.
     A forward hook runs after its layer, so it would print nothing for that layer.
 
     逐层打印输入的形状：钩子（pre-hook）在每一层计算之前运行，所以打印的最后一行就是报错的那一层。
@@ -139,7 +139,7 @@ def find_the_layer() -> None:
     except RuntimeError as error:
         print(f"RuntimeError: {error}\n")
     print("第二个卷积的输入应该是第一个卷积的输出，有 64 个通道，所以改为out_channels。")
-    print("The second convolution gets the 64 channels that the first one gives, so it must take out_channels.\n")
+    print("The second convolution gets the 64 channels that the first one returns, so it must take out_channels.\n")
     print("3x3 卷积使高和宽各减少 2；padding=1 先在四周补一圈 0，高和宽就不变：")
     print("A 3x3 convolution makes height and width smaller by 2. With padding=1, a border of zeros prevents this:")
     for padding in (0, 1):
@@ -158,7 +158,7 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double height and width, and use `skip` as well, the features of that size from the way down.
+    """Double height and width, and join the result with `skip`, the features of that size from the way down.
 
     x (N, in_channels, H, W) and skip (N, out_channels, 2H, 2W) become (N, out_channels, 2H, 2W).
 
@@ -261,7 +261,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> f
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        scheduler.step()  # 每一步都调整学习率 · It sets the learning rate of the next step.
+        scheduler.step()  # 每一步都调整学习率 · Set the learning rate for the next step.
 
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
         # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
@@ -272,21 +272,21 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> f
 
 @torch.no_grad()
 def segment(model: nn.Module, images: Tensor, device: torch.device, batch_size: int = BATCH_SIZE) -> Tensor:
-    """Return the predicted masks, uint8 (N, H, W), of images, uint8 (N, 3, H, W).
+    """Return the predicted masks, uint8 (N, H, W), for images, uint8 (N, 3, H, W).
 
     分割图片：每个像素取得分最大的那一类。
     """
     model.eval()
     masks = []
     for batch in images.split(batch_size):
-        # 与训练时一样缩放到 [0, 1] · Scale to [0, 1], as in the training.
+        # 与训练时一样缩放到 [0, 1] · Scale to [0, 1], as in training.
         logits = model(batch.to(device) / 255)
         masks.append(logits.argmax(dim=1).byte().cpu())
     return torch.cat(masks)
 
 
 def class_iou(predicted: Tensor, masks: Tensor, value: int) -> float:
-    """Return the intersection over union (IoU) of one class: its value in the masks is `value`.
+    """Return the intersection over union (IoU) of the class that has the value `value` in the masks.
 
     IoU = (pixels that have the class in both masks) / (pixels that have it in at least one of them).
     It is 1 if the masks agree, 0 if they have no pixel in common, and nan if neither has the class.
@@ -298,7 +298,7 @@ def class_iou(predicted: Tensor, masks: Tensor, value: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Find the wrong layer, train a U-Net, test it, save it, and load it again. Return the lists and the files.
+    """Find the wrong layer, train a U-Net, test it, save it, and load it again. Return the results and the files.
 
     完整流程：找到并改正错误，训练 U-Net 并测试，保存参数，再载入使用。
     """
@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     # 训练模型：每轮之后在留出的图片上测试一次 · Train, and test after each epoch
     print("IoU（交并比）= 两个掩码里都是这一类的像素数 / 至少在一个掩码里是这一类的像素数；学习率大时它可能下降。")
-    print("IoU = pixels of the class in both masks / in at least one. It may fall while the learning rate is large.")
+    print("IoU = class pixels in both masks / class pixels in either. It may fall while the learning rate is large.")
     losses, bag_ious, background_ious = [], [], []
     for epoch in range(1, args.epochs + 1):
         loss = train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
@@ -345,7 +345,7 @@ def main(argv: list[str] | None = None) -> dict:
         losses.append(loss)
         bag_ious.append(bag)
         background_ious.append(background)
-        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # at most about ten lines
+        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # fewer than 20 lines
             print(f"epoch {epoch}: loss {loss:.4f}, IoU of the bag {bag:.4f}, of the background {background:.4f}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
@@ -378,7 +378,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="example: python %(prog)s --epochs 2 --out-dir try")
     train = parser.add_argument_group("training")
     train.add_argument("--train-images", type=whole_number, metavar="N", default=TRAIN_IMAGES,
-        help="how many images to draw for the training (default: %(default)s)")
+        help="how many images to draw for training (default: %(default)s)")
     train.add_argument("--epochs", type=whole_number, metavar="N", default=EPOCHS,
         help="how many times to go through the training images (default: %(default)s)")
     train.add_argument("--batch-size", type=whole_number, metavar="N", default=BATCH_SIZE,
@@ -386,9 +386,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="largest learning rate: how far the longest steps go (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("output")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
         help="folder for the weights and the pictures; it is created if it is missing (default: %(default)s)")
@@ -403,8 +403,8 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it, where it would raise an error otherwise."""
-    if hasattr(sys.stdout, "reconfigure"):  # The output of a notebook has no such method, and needs none.
+    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
 
@@ -453,7 +453,7 @@ def draw_texture(rng: np.random.Generator, saturation: float) -> np.ndarray:
     """Return bright and dark blobs of one hue, float32 (SIZE, SIZE, 3), RGB in [0, 1].
 
     Brightness alone cannot tell a bag from its background, because both have bright and dark blobs.
-    The colors of a bag are more saturated, but dark blobs and noise hide that from a single pixel.
+    The colors of a bag are more saturated, but dark blobs and noise hide this difference in a single pixel.
     """
     coarse = rng.uniform(-0.3, 1.3, [rng.integers(9, 34)] * 2)
     hsv = np.full((SIZE, SIZE, 3), (rng.uniform(0, 360), saturation, 0), np.float32)

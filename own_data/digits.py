@@ -13,7 +13,6 @@ answer should not be trusted. A picture shows each photo beside the 28x28 pixels
 import argparse
 import glob
 import sys
-import zipfile
 from itertools import permutations
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def main(argv: list[str] | None = None) -> dict:
         predictions.append((photo, digit, probability, warnings))
         step = 1 + max(gray.shape) // 500  # The picture needs no more than 500 pixels of a photo.
         shown.append((gray[::step, ::step], f"photo {len(predictions)}", 255))
-        shown.append((image[0], f"input: {digit} ({probability:.1%})", 1))
+        shown.append((image[0].numpy(), f"input: {digit} ({probability:.1%})", 1))
 
     file = args.out_dir / f"{weights.stem}-predictions.png"
     if shown:
@@ -93,8 +92,9 @@ def find_photos(names: list[str]) -> list[Path]:
     for name in names:
         matches = [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]
         for match in map(Path, matches):
-            inside = sorted(match.glob("[!.]*"))  # A file has nothing inside it.
-            photos += [file for file in inside if file.suffix.lower() in SUFFIXES] or [match]
+            # 文件夹里的图片；文件里面没有东西，就是它自己
+            # The pictures in a folder. A file has none inside it, so it is taken itself.
+            photos += [file for file in sorted(match.glob("[!.]*")) if file.suffix.lower() in SUFFIXES] or [match]
     return photos
 
 
@@ -113,21 +113,18 @@ def load_model(name: str, file: Path) -> nn.Module:
         weights = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {key: value.shape for key, value in weights.items()}
     except Exception as error:  # A file that is damaged, or is something else, can fail in many ways.
-        whole = zipfile.is_zipfile(file)  # torch.save writes a zip file. If its end is missing, it is none.
-        reason = "contains something other than weights" if whole else "is incomplete, or is not a file of weights"
-        raise ValueError(f"the file {reason}; choose another file, or train the network again") from error
-    models = {other: network() for other, (network, *_) in MODELS.items()}
-    fitting = ", ".join(
-        other for other in models if shapes == {k: v.shape for k, v in models[other].state_dict().items()}
-    )
+        raise ValueError("the file is incomplete, or it contains something other than weights; train again") from error
+    fitting = "another network"
+    for other, (network, *_) in MODELS.items():
+        if shapes == {key: value.shape for key, value in network().state_dict().items()}:
+            fitting = other
     if name != fitting:
-        raise ValueError(
-            f"these are weights for {fitting or 'another network'}, not for {name}; choose another --model"
-        )
+        raise ValueError(f"these are weights for {fitting}, not for {name}; choose another --model or --weights")
     if not all(value.isfinite().all() for value in weights.values()):
         raise ValueError("the weights contain nan or inf, so the training failed; train the network again")
-    models[name].load_state_dict(weights)
-    return models[name].eval()
+    model = MODELS[name][0]()
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def read_photo(file: Path) -> np.ndarray:
@@ -154,8 +151,8 @@ def read_photo(file: Path) -> np.ndarray:
     # What is transparent becomes white paper. If nothing on it is dark, the strokes are light: take black paper.
     picture = picture.convert("RGBA")
     for paper in ("white", "black"):
-        sheet = Image.new("RGBA", picture.size, paper)
-        gray = np.asarray(Image.alpha_composite(sheet, picture).convert("L"))
+        sheet = Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture)
+        gray = np.asarray(sheet.convert("L"))
         if gray.min() < 128:
             break
     return gray
@@ -235,8 +232,7 @@ def find_digit(mask: np.ndarray) -> list[np.ndarray]:
         hull = cv2.fillConvexPoly(np.zeros_like(mask), cv2.convexHull(cv2.findNonZero(pieces[n])), 1)
         if any(lengths[m] > 0.3 * lengths[n] and hull[pieces[m] > 0].all() for m in pieces if m != n):
             del pieces[n]
-    largest = max(areas[n] for n in pieces)
-    return [piece for n, piece in pieces.items() if areas[n] > 0.1 * largest]
+    return [piece for n, piece in pieces.items() if areas[n] > 0.1 * areas[list(pieces)].max()]
 
 
 def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, texture: float) -> list[str]:
@@ -265,8 +261,7 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
         "背景不是干净的纸，可能不是数字的照片 · The background is not plain paper. Is this a digit?": texture > 0.15,
         "墨迹太粗，不像笔画 · The ink is too thick for strokes.": stroke > 0.4 * longest and min(w, h) > 0.5 * longest,
         "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Go nearer.": longest < 20,
-        "太宽或者笔画太多，不像一个数字 · It is too wide for one digit, or has too many strokes.": strokes > 2
-        or w > 1.5 * h,
+        "太宽或者笔画太多 · It is too wide for one digit, or has too many strokes.": strokes > 2 or w > 1.5 * h,
         "墨迹分成几块：两个数字或负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
         "数字下面有一条线 · There is a line under the digit.": underlined,
     }
