@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> dict:
     weights = args.weights or OUT_DIR / f"{args.model}-mnist.pt"
     if not args.weights and not weights.exists():
         print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：那里的图片少，也更粗糙，更容易认错")
-        print(f"!!! {weights} is missing. This uses weights from the digits, which are fewer and coarser images.\n")
+        print(f"!!! {weights} is missing. This run uses weights trained on the digits, which are fewer and coarser.\n")
         weights = OUT_DIR / f"{args.model}-digits.pt"
     try:
         model = load_model(args.model, weights).to(device)
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def find_photos(names: list[str]) -> list[Path]:
-    """Return the photos that the names stand for: files, the pictures in folders, matches of patterns like *.png.
+    """Return the photos that the names stand for: files, pictures in folders, and matches of patterns like *.png.
 
     把文件、文件夹和通配符（Windows 不会展开 *.png）变成照片的列表。
     """
@@ -93,7 +93,7 @@ def find_photos(names: list[str]) -> list[Path]:
         matches = [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]
         for match in map(Path, matches):
             # 文件夹里的图片；文件里面没有东西，就是它自己
-            # The pictures in a folder. A file has none inside it, so it is taken itself.
+            # Take the pictures in the folder. If the match is a file, take the file itself.
             photos += [file for file in sorted(match.glob("[!.]*")) if file.suffix.lower() in SUFFIXES] or [match]
     return photos
 
@@ -101,7 +101,7 @@ def find_photos(names: list[str]) -> list[Path]:
 def load_model(name: str, file: Path) -> nn.Module:
     """Return the network with this name, in eval mode, with the weights in the file.
 
-    It raises ValueError with the reason if the file does not hold complete and finite weights of this network.
+    It raises ValueError with the reason if the file does not contain complete and finite weights of this network.
 
     载入权重：文件不完整、属于别的网络，或者含有 nan，都会说明原因。
     """
@@ -109,7 +109,7 @@ def load_model(name: str, file: Path) -> nn.Module:
         raise ValueError(f"there is no such file; train the network first: python cnn_mnist.py --model {name}")
     try:
         # weights_only：别人的文件里可能藏有代码，这样载入就不会执行它
-        # weights_only: the file of another person may contain code, and this refuses to run any.
+        # weights_only: a file from somebody else may contain code, and this option refuses to run it.
         weights = torch.load(file, map_location="cpu", weights_only=True)
         shapes = {key: value.shape for key, value in weights.items()}
     except Exception as error:  # A file that is damaged, or is something else, can fail in many ways.
@@ -148,7 +148,7 @@ def read_photo(file: Path) -> np.ndarray:
         return ((gray - gray.min()) * 255 / max(np.ptp(gray), 1e-9)).astype(np.uint8)
 
     # 透明的地方当作白纸；如果白纸上没有深色，笔迹就是浅色的，改用黑纸
-    # What is transparent becomes white paper. If nothing on it is dark, the strokes are light: take black paper.
+    # Transparent parts become white paper. If nothing on it is dark, the strokes are light, so use black paper.
     picture = picture.convert("RGBA")
     for paper in ("white", "black"):
         sheet = Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture)
@@ -167,12 +167,12 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
     把照片变成 MNIST 那样的图片：黑底白字，数字缩放到 20 像素，重心放在正中。
     """
     # 缩放：长边变成 200 像素，再稍微模糊，去掉噪点
-    # Scale the photo: its longer side gets 200 pixels. A slight blur removes noise.
+    # Scale the photo so that its longer side has 200 pixels. A slight blur removes noise.
     high, wide = (max(1, round(side * 200 / max(gray.shape))) for side in gray.shape)
     gray = cv2.GaussianBlur(cv2.resize(gray, (wide, high), interpolation=cv2.INTER_AREA), (5, 5), 0)
 
     # 笔迹：四周大多是纸，所以中位数就是那里纸的亮度，阴影也算在内；与纸相差多少就是多少墨，深浅都行
-    # Most of the surroundings of a pixel are paper, so their median is the paper there, with its shadow.
+    # Most pixels around a pixel are paper, so their median is the brightness of the paper there, with its shadow.
     # The ink is the difference from the paper. It may be darker or lighter.
     padded = cv2.copyMakeBorder(gray, 75, 75, 75, 75, cv2.BORDER_REFLECT)
     ink = cv2.absdiff(gray, cv2.medianBlur(padded, 151)[75:-75, 75:-75])
@@ -180,7 +180,7 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
     # 大津法找出分开墨和纸的阈值 · Otsu's method finds the threshold between ink and paper.
     _, mask = cv2.threshold(ink, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     contrast, texture = cv2.mean(ink, mask)[0], cv2.mean(ink, 1 - mask)[0]
-    if contrast < 15:  # of 255: noise differs as much
+    if contrast < 15:  # of 255: noise alone can differ as much
         raise ValueError("no ink can be seen; write with a darker pen, or take the photo in better light")
 
     pieces = find_digit(mask)
@@ -189,7 +189,7 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
     warnings = find_doubts(mask, pieces, stroke, texture / contrast)
 
     # 墨的深浅不同，但都应接近白色；边缘保留一点过渡，其余涂黑
-    # Most of the ink becomes white, however faint it is. Its soft edge stays, and all else becomes black.
+    # Most of the ink becomes white, however faint it is. Its soft edge stays, and everything else becomes black.
     ink = np.minimum(ink / np.percentile(ink[mask > 0], 25), 1) * cv2.dilate(mask, np.ones((5, 5)))
 
     # MNIST 的笔画粗，细笔画缩小后会变灰，所以先加粗到长度的七分之一左右
@@ -238,7 +238,7 @@ def find_digit(mask: np.ndarray) -> list[np.ndarray]:
 def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, texture: float) -> list[str]:
     """Return why the ink in the mask can hardly be one digit. The mask consists of the pieces.
 
-    The stroke is the largest width of the ink, in pixels. The texture compares the paper with the ink: 0 is plain.
+    The stroke is the largest width of the ink in pixels. The texture compares the paper with the ink: 0 is plain paper.
 
     检查留下的墨迹像不像一个数字，不像就说明原因。
     """
@@ -260,7 +260,7 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
     doubts = {
         "背景不是干净的纸，可能不是数字的照片 · The background is not plain paper. Is this a digit?": texture > 0.15,
         "墨迹太粗，不像笔画 · The ink is too thick for strokes.": stroke > 0.4 * longest and min(w, h) > 0.5 * longest,
-        "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Go nearer.": longest < 20,
+        "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Move closer.": longest < 20,
         "太宽或者笔画太多 · It is too wide for one digit, or has too many strokes.": strokes > 2 or w > 1.5 * h,
         "墨迹分成几块：两个数字或负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
         "数字下面有一条线 · There is a line under the digit.": underlined,
@@ -272,7 +272,7 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
 def predict(model: nn.Module, image: Tensor) -> tuple[int, float]:
     """Return the most probable digit in an image (1, 28, 28), and its probability (0 to 1).
 
-    The probability is the mean over five copies of the image: as it is, and moved by one pixel to each side.
+    The probability is the mean over five copies of the image: as it is, and moved by one pixel in each direction.
 
     预测：照片里的数字很难放得正好居中，所以向四个方向各移一个像素，五次的概率取平均。
     """
@@ -306,9 +306,9 @@ def make_parser() -> argparse.ArgumentParser:
     network.add_argument("--model", choices=MODELS, default="convnet",
         help="the network that reads the photos, as in cnn_mnist.py (default: %(default)s)")
     network.add_argument("--weights", type=Path, metavar="FILE",
-        help="weights of that network (default: those that cnn_mnist.py saved, if possible after training on MNIST)")
+        help="weights of that network (default: those that cnn_mnist.py saved, if possible those trained on MNIST)")
     network.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     network.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
         help="folder for the picture; it is created if it is missing (default: %(default)s)")
     # fmt: on

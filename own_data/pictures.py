@@ -4,8 +4,8 @@
     python -m own_data.pictures --predict new.jpg more "scans/*.png"  # Draw the masks of other images.
 
 Run both commands in the folder that contains unet_doubleconv.py. A mask is as large as its image and has the
-same name, or a name that ends differently, by one rule for all (X.tif and X_mask.tif). Each value or color in
-the masks is one class. There can be two to twenty classes, and a background.
+same name, or a name that ends differently, by the same rule for all pairs (X.tif and X_mask.tif). Each value or
+color in the masks is one class. There can be two to 21 classes, and the background counts as one of them.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from tqdm import tqdm
 import unet_doubleconv as lesson
 
 # 超参数：图片少时一轮只有几步，所以多学几轮，总共至少 500 步
-# Hyperparameters. Few images make few steps in an epoch, so there are more epochs: at least 500 steps in all.
+# Hyperparameters. With few images, an epoch has few steps, so there are more epochs: at least 500 steps in all.
 EPOCHS = 16
 LEAST_STEPS = 500
 MOST_CLASSES = 21
 # 掩码里值为 255 的像素可能是物体的边界：它们不属于任何一类，不计入损失和交并比
-# Pixels with the value 255 can be a border between objects. They have no class, and count for nothing.
+# Pixels with the value 255 can be a border between objects. They have no class and are ignored.
 BORDER = 255
 OUT_DIR = Path("outputs", "pictures")
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> dict:
 def train(args: argparse.Namespace, device: torch.device) -> dict:
     """Train, test after each epoch, and keep the best weights. Return the lists of results and the files.
 
-    It raises ValueError if the pictures cannot be used, and if the loss is not finite.
+    It raises ValueError if the pictures cannot be used, or if the loss is not finite.
 
     完整流程：读取图片，划分训练集和留出集，每轮训练后测试，保留最好的一轮。
     """
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     test_images, test_masks = images[held_out], masks[held_out]
 
     # 数据增强：自己的图片往往很少，所以左右、上下都翻转
-    # People have few pictures of their own, so these are flipped left to right and upside down.
+    # Your own pictures are usually few, so they are randomly flipped left to right and upside down.
     flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
     train_set = lesson.Augmented(images[training], masks[training], flips)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
@@ -89,7 +89,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, epochs * len(train_loader))
 
     # 从检查点接着训练：随机数的状态也要恢复，图片的顺序才与没有中断时一样
-    # Resume from a checkpoint. The state of the random numbers is restored too, so that the order stays the same.
+    # Resume from a checkpoint. The state of the random numbers is restored too, so the order stays the same.
     out = args.out_dir
     files = {"weights": out / "pictures.pt", "checkpoint": out / "checkpoint.pt", "picture": out / "held-out.png"}
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -121,7 +121,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
             save({"model": model.state_dict(), "settings": settings}, files["weights"])
         state = {name: part.state_dict() for name, part in parts.items()} | {"random": torch.get_rng_state()}
         save(state | {"settings": settings, "train_loss": losses, "iou": ious}, files["checkpoint"])
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # at most about ten lines
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
             print(f"epoch {epoch}: loss {loss:.4f}, held-out IoU {means[-1]:.4f} (mean of the classes)")
 
     # 用最好的一轮预测留出的图片 · Predict the held-out images with the best epoch
@@ -162,7 +162,7 @@ def split(masks: Tensor, names: list[str]) -> tuple[list[int], list[int]]:
     held_out = []
     for index in order:
         # 有还没留出的类别，或还不到十分之一，就留出；但训练集里每一类都不能少
-        # Hold out a mask if its class is new there, or to fill a tenth. No class may be missing in the training.
+        # Hold out a mask if it has a class that is new there, or to fill a tenth. Training must not lose any class.
         new = has[index] & ~has[held_out].any(axis=0)
         remaining = has.sum(axis=0) - has[held_out].sum(axis=0)
         if (new.any() or len(held_out) < len(masks) // 10) and (remaining[has[index]] > 1).all():
@@ -179,7 +179,7 @@ def split(masks: Tensor, names: list[str]) -> tuple[list[int], list[int]]:
 def predict(args: argparse.Namespace, device: torch.device) -> dict:
     """Write the mask of each image, as large as the image. Return the files.
 
-    An image that cannot be used costs one line. The others are still used, and the exit code is 1.
+    An image that cannot be used gets one line on stderr. The others are still used, and the exit code is 1.
 
     预测：为每张图片写出一个同样大小的掩码，值和调色板与训练用的掩码相同。
     """
@@ -197,7 +197,7 @@ def predict(args: argparse.Namespace, device: torch.device) -> dict:
                 if target in predictions:
                     raise ValueError(f"{file} is skipped, because {target} is already the mask of another image")
                 # 照片按 EXIF 转正，再缩放到训练时的大小
-                # Turn the photo upright, as its EXIF data say, and resize it to the size of the training.
+                # Turn the photo upright, as its EXIF data say, and resize it to the size used in training.
                 page = ImageOps.exif_transpose(page)
                 mask = lesson.segment(model, to_tensor(page, size).unsqueeze(0), device)
                 # 放大掩码：每一类单独平滑地放大，再取最大的一类，轮廓就没有锯齿
@@ -236,22 +236,22 @@ def make_parser() -> argparse.ArgumentParser:
     use.add_argument("--predict", nargs="+", metavar="IMAGE",
         help="write the masks of these images; folders and patterns like '*.png' are allowed")
     train = parser.add_argument_group("training")
-    train.add_argument("--masks", type=Path, metavar="DIR", help="folder of the masks; it can be the same folder")
+    train.add_argument("--masks", type=Path, metavar="DIR", help="folder with the masks; it can be the same folder")
     train.add_argument("--size", type=multiple_of_16, metavar="N", default=lesson.SIZE,
         help="height and width of the resized images; small objects need more pixels (default: %(default)s)")
     train.add_argument("--epochs", type=lesson.whole_number, metavar="N",
-        help=f"how many times to go through the images (default: {EPOCHS}, or as many as make {LEAST_STEPS} steps)")
+        help=f"how many times to go through the images (default: {EPOCHS}, or as many as give {LEAST_STEPS} steps)")
     train.add_argument("--batch-size", type=lesson.whole_number, metavar="N", default=lesson.BATCH_SIZE,
         help="how many images to take in each training step (default: %(default)s)")
     train.add_argument("--lr", type=float, metavar="X", default=lesson.LEARNING_RATE,
         help="the largest learning rate: how far the longest steps go (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: lesson.whole_number(text, 0), metavar="N", default=0,
-        help="start of the random numbers; the held-out images are always the same (default: %(default)s)")
+        help="seed for the random numbers; the held-out images are always the same (default: %(default)s)")
     train.add_argument("--resume", action="store_true",
         help="continue a stopped training after its last complete epoch; give the other options as before")
     files = parser.add_argument_group("device and files")
     files.add_argument("--device", default="auto",
-        help="where to compute: cpu, cuda, cuda:1, mps, ...; auto takes a GPU that works, else the CPU (default: auto)")
+        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files.add_argument("--weights", type=Path, metavar="FILE",
         help="weights for --predict (default: pictures.pt in --out-dir, where the training writes it)")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
@@ -281,7 +281,7 @@ def load(file: Path) -> dict:
     if not file.is_file():
         raise ValueError(f"there is no file {file}; train first, with --images and --masks")
     try:
-        # weights_only: a file from somebody else may contain code, and this refuses to run any.
+        # weights_only: a file from somebody else may contain code, and this option refuses to run it.
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # Damaged files and files of other kinds fail in many ways.
         raise ValueError(f"{file} cannot be loaded: it is incomplete, or not a file of weights") from error
@@ -312,7 +312,7 @@ def find_files(text: str) -> list[Path]:
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """Return the images in a folder, each with its mask, which has the same name before the suffix.
 
-    The names may also end differently, by one rule for all: "1_manual" is the mask of "1_training". If both are
+    The names may also end differently, by the same rule for all: "1_manual" is the mask of "1_training". If both are
     in one folder, the name of the mask is longer: "1_mask" is the mask of "1".
     """
     folders = []
@@ -330,7 +330,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     for mask in masks:
         same = len(os.path.commonprefix([first, mask]))  # noqa: RUF071
         rules.append((first[same:], mask[same:]))
-    if one_folder:  # 10 is no mask of 1.
+    if one_folder:  # 10 is not the mask of 1.
         rules = [(end, other) for end, other in rules if other and not end and not other.isdigit()] or rules[:1]
     end, other = max(rules, key=lambda rule: sum(name.removesuffix(rule[0]) + rule[1] in masks for name in images))
     if end or other:
@@ -349,7 +349,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
 
 
 def read_pages(file: Path, mask: bool = False) -> list[Image.Image]:
-    """Return the pages of a picture. More than 8 bits become 8.
+    """Return the pages of a picture. More than 8 bits are reduced to 8.
 
     Images are scaled from their own minimum and maximum. Masks keep their values if these are at most 255.
     """
@@ -392,10 +392,10 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
         pages = read_pages(image_file), read_pages(mask_file, mask=True)
         if len(pages[0]) != len(pages[1]):
             raise ValueError(
-                f"{image_file} has another number of pages ({len(pages[0])}) than {mask_file} ({len(pages[1])})"
+                f"{image_file} has a different number of pages ({len(pages[0])}) than {mask_file} ({len(pages[1])})"
             )
         for image, mask in zip(*pages):
-            # A photo may lie on its side, with a mark in its EXIF data. The mask shows which way is meant.
+            # A photo may be stored on its side, with a note in its EXIF data. The mask shows which way is meant.
             upright = ImageOps.exif_transpose(image)
             unsure += image.getexif().get(0x0112, 1) != 1 and image.size == upright.size == mask.size
             image = upright if upright.size == mask.size else image
@@ -405,7 +405,7 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
             numbers = to_numbers(mask, classes)
             if (numbers == BORDER).all():
                 raise ValueError(f"{mask_file} contains nothing but border")
-            # Count the connected areas of each class, and those that are gone when the mask is resized.
+            # Count the connected areas of each class, and those that vanish when the mask is resized.
             for number in np.unique(numbers[numbers != BORDER]):
                 count, labels = cv2.connectedComponents((numbers == number).astype(np.uint8))
                 kept = cv2.resize(labels.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -422,7 +422,7 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
         )
     if unsure:
         warn(f"{unsure} 张照片按 EXIF 转正：这里假定掩码是按转正后的照片画的",
-             f"{unsure} photos are turned by their EXIF data. Their masks are taken to be upright.")  # fmt: skip
+             f"{unsure} photos are turned as their EXIF data say. Their masks are assumed to be upright.")  # fmt: skip
     if lost:
         warn(f"缩小后，掩码里的 {areas} 个区域有 {lost} 个消失：可以增大 --size",
              f"{lost} of the {areas} areas in the masks vanish at this size. Try a larger --size.")  # fmt: skip
@@ -455,7 +455,7 @@ def read_classes(files: list[Path]) -> dict:
     if BORDER in grays and len(grays) > 2 and (palette or numbered):
         if not (palette or bordered):
             raise ValueError("some masks have 255 where others have 1 or more; save all of them in the same way")
-        print("255 是边界，不计入损失和交并比 · 255 is a border, which counts for nothing.")
+        print("255 是边界，不计入损失和交并比 · 255 is a border, which is ignored.")
         values.remove(max(values))
     few = len(values) <= MOST_CLASSES and not any(file.suffix.lower() in LOSSY for file in files)
     soft = not (palette or numbered or (few and (len(values) < 5 or solid >= set(values))))
@@ -493,7 +493,7 @@ def to_rgba(values) -> np.ndarray:
 
 
 def name_values(values: list[int]) -> list[str]:
-    """Return what to call values: 255 for a gray value or an index, (255, 0, 0, 255) for R, G, B and A."""
+    """Return names for the values: 255 for a gray value or an index, (255, 0, 0, 255) for R, G, B and A."""
     colors = to_rgba(values).tolist()
     return [str(r) if r == g == b and a == 255 else f"({r}, {g}, {b}, {a})" for r, g, b, a in colors]
 
