@@ -271,8 +271,8 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
         if choice == "mnist" or len(found) > 3:  # Four files are there, but damaged or under other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
-        print(f"!!! 无法下载 MNIST，改用 scikit-learn 自带的手写数字（图片少，也更粗糙）：{reason}")
-        print("!!! MNIST cannot be downloaded. This run uses scikit-learn's digits, which are fewer and coarser.\n")
+        print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
+        print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
     # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.

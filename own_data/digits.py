@@ -40,10 +40,11 @@ def main(argv: list[str] | None = None) -> dict:
     device = choose_device(args.device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     weights = args.weights or OUT_DIR / f"{args.model}-mnist.pt"
-    if not args.weights and not weights.exists():
+    digits = OUT_DIR / f"{args.model}-digits.pt"
+    if not args.weights and digits.exists() and not weights.exists():
         print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：那里的图片少，也更粗糙，更容易认错")
         print(f"!!! {weights} is missing. This run uses weights trained on the digits, which are fewer and coarser.\n")
-        weights = OUT_DIR / f"{args.model}-digits.pt"
+        weights = digits
     try:
         model = load_model(args.model, weights).to(device)
     except ValueError as error:
@@ -95,7 +96,7 @@ def find_photos(names: list[str]) -> list[Path]:
             # 文件夹里的图片；文件里面没有东西，就是它自己
             # Take the pictures in the folder. If the match is a file, take the file itself.
             photos += [file for file in sorted(match.glob("[!.]*")) if file.suffix.lower() in SUFFIXES] or [match]
-    return photos
+    return list(dict.fromkeys(photos))
 
 
 def load_model(name: str, file: Path) -> nn.Module:
