@@ -190,5 +190,5 @@ def test_weights_are_those_of_mnist_or_else_of_the_digits(here, capsys):
     Path("outputs/cnn_mnist/convnet-mnist.pt").rename("outputs/cnn_mnist/convnet-digits.pt")
     assert digits.main(["1.png"])["files"]["predictions"].name == "convnet-digits-predictions.png"
     assert "convnet-mnist.pt is missing" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"lenet-digits\.pt: there is no such file"):
+    with pytest.raises(SystemExit, match=r"lenet-mnist\.pt: there is no such file"):
         digits.main(["1.png", "--model", "lenet"])
