@@ -9,7 +9,7 @@ Pytorch_cv2_Tensor相关
 
 In the last section, a picture becomes a tensor and then a file again, and every pixel is unchanged.
 The script also writes one PNG file that shows the pictures at each step. The results below were measured
-with PyTorch 2.14, torchvision 0.29 and OpenCV 5.0.
+with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
 
 **Try**
 

@@ -7,7 +7,7 @@ Pytorch_linearRegression.py：线性回归例子实现完整训练
     python linear_regression.py --show   # This opens the picture in a window as well.
 
 The loss is the mean squared error over all points: MSE = ((slope * x + intercept - y) ** 2).mean().
-With seed 0 the two lines are as follows, measured on a CPU with PyTorch 2.14.
+With seed 0 the two lines are as follows, measured on a CPU with PyTorch 2.15.
 
                            slope   intercept         MSE
     gradient descent     0.28266     0.58078     0.17263

@@ -10,7 +10,7 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --section autograd gradients  # Run only these two sections.
     python pytorch_basic.py --download                    # Download CIFAR-10 (170 MB) and ResNet-18 (45 MB).
 
-All sections together take less than half a minute on 2 CPU cores with PyTorch 2.14. At the end of the
+All sections together take less than half a minute on 2 CPU cores with PyTorch 2.15. At the end of the
 tour, the model in training_loop recognizes 96.7% of the digits that it was not trained on. At the end of
 the run, training that was resumed gives the same result, to the last bit, as training without a break.
 
