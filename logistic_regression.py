@@ -55,19 +55,18 @@ class LogisticRegression(nn.Module):
         self.linear = nn.Linear(28 * 28, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.reshape(-1, 28 * 28)  # (N, 1, 28, 28) -> (N, 784)
-        return self.linear(images)  # (N, 784) -> (N, 10)
+        return self.linear(images.reshape(-1, 28 * 28))  # (N, 1, 28, 28) -> (N, 784) -> (N, 10)
 
 
-def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
-    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
+def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
+    """Train on each batch once. Return the mean loss over all images.
 
-    Both are measured while the weights change, so they describe the whole epoch, not the model at its end.
+    The loss is measured while the weights change, so it describes the whole epoch, not the model at its end.
 
-    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
+    训练一轮，返回平均损失。损失逐批算出，而权重每一步都在变，所以它反映的是整轮训练，而不是训练完这一轮的模型。
     """
     model.train()
-    total_loss, correct, count = 0.0, 0, 0
+    total_loss = 0.0
     for images, labels in tqdm(loader, leave=False, disable=None):
         images, labels = images.to(device), labels.to(device)
 
@@ -85,9 +84,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
         # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
         total_loss += loss.item() * len(labels)
-        correct += (logits.argmax(dim=1) == labels).sum().item()
-        count += len(labels)
-    return total_loss / count, correct / count
+    return total_loss / len(loader.dataset)
 
 
 @torch.no_grad()
@@ -105,7 +102,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train, test, save, and load again. Return the data set, the lists of results, and the files.
+    """Train, test, save, and load again. Return the data set, the last loss and accuracy, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
@@ -136,16 +133,13 @@ def main(argv: list[str] | None = None) -> dict:
 
     # 训练模型：每轮之后测试一次 · Train, and test after each epoch
     epochs = args.epochs or EPOCHS[dataset]
-    losses, test_accuracies = [], []
     for epoch in range(1, epochs + 1):
-        loss, accuracy = train_one_epoch(model, train_loader, criterion, optimizer, device)
+        loss = train_one_epoch(model, train_loader, criterion, optimizer, device)
         if not torch.tensor(loss).isfinite():
             sys.exit(f"error: the training loss is {loss}; try a smaller --lr")
         test_accuracy = evaluate(model, test_loader, device)
-        losses.append(loss)
-        test_accuracies.append(test_accuracy)
         if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
-            print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
+            print(f"epoch {epoch}: training loss {loss:.4f}, test accuracy {test_accuracy:.2%}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
@@ -166,7 +160,7 @@ def main(argv: list[str] | None = None) -> dict:
     files = {"weights": weights, "picture": args.out_dir / f"logistic-{dataset}-weights.png"}
     plot_weights(loaded, files["picture"])
     print_result(dataset, test_accuracy, files)
-    return {"dataset": dataset, "train_loss": losses, "test_accuracy": test_accuracies, "files": files}
+    return {"dataset": dataset, "train_loss": loss, "test_accuracy": test_accuracy, "files": files}
 
 
 def plot_weights(model: LogisticRegression, file: Path) -> None:

@@ -57,8 +57,7 @@ class NeuralNet(nn.Module):
         self.fc2 = nn.Linear(HIDDEN_SIZE, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images.reshape(-1, 28 * 28)  # (N, 1, 28, 28) -> (N, 784)
-        out = self.fc1(images)  # (N, 784) -> (N, 500)
+        out = self.fc1(images.reshape(-1, 28 * 28))  # (N, 1, 28, 28) -> (N, 784) -> (N, 500)
         out = self.relu(out)
         out = self.fc2(out)  # (N, 500) -> (N, 10)
         return out

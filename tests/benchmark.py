@@ -29,6 +29,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -144,11 +145,11 @@ def print_results(args: argparse.Namespace) -> None:
     for name, data, (script, *flags) in runs:
         if name in (args.models or [name]):
             start = time.perf_counter()
-            found, epoch, gib = in_new_process(run_script, script, [*flags, "--seed", "0"])
+            found, epochs, epoch, gib = in_new_process(run_script, script, [*flags, "--seed", "0"])
             whole = time.perf_counter() - start
             others = [in_new_process(run_script, script, [*flags, "--seed", seed])[0] for seed in "12"]
             results = " / ".join(map(result, [found, *others]))
-            cells = [name, data, str(len(found["train_loss"])), results, f"{epoch:.2g}", f"{whole:.0f} s"]
+            cells = [name, data, str(epochs), results, f"{epoch:.2g}", f"{whole:.0f} s"]
             print("|", " | ".join([*cells, f"{gib:.2f} GiB"]), "|", flush=True)
     if "U-Net" in (args.models or ["U-Net"]):
         print("\nIoU of the bag in the held-out drawings")
@@ -156,8 +157,8 @@ def print_results(args: argparse.Namespace) -> None:
             print(f"  {name}: {value:.3f}")
 
 
-def run_script(name: str, flags: list[str]) -> tuple[dict, float, float]:
-    """Return what `main` returns, the median seconds of an epoch, and the peak memory in GiB."""
+def run_script(name: str, flags: list[str]) -> tuple[dict, int, float, float]:
+    """Return what `main` returns, the number of epochs, the median seconds of an epoch, and the peak memory in GiB."""
     import resource
 
     script = importlib.import_module(name)
@@ -173,15 +174,16 @@ def run_script(name: str, flags: list[str]) -> tuple[dict, float, float]:
     lesson.train_one_epoch = timed
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         found = script.main([*flags, "--out-dir", folder])
-    epochs = len(found["train_loss"])  # nn_demo.py has trained for its checks before.
+    losses = found["train_loss"]
+    epochs = len(losses) if isinstance(losses, list) else len(times)  # nn_demo.py has trained for its checks before.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return found, statistics.median(times[-epochs:]), peak / 2**30
+    return found, epochs, statistics.median(times[-epochs:]), peak / 2**30
 
 
 def result(found: dict) -> str:
     """Return the last test accuracy in percent, the last IoU, or the IoU of each class in the best epoch."""
     if "test_accuracy" in found:
-        return f"{100 * found['test_accuracy'][-1]:.1f}"
+        return f"{100 * np.ravel(found['test_accuracy'])[-1]:.1f}"
     if isinstance(found["iou"], dict):
         best = found["best_epoch"] - 1
         return ", ".join(f"{name} {values[best]:.3f}" for name, values in found["iou"].items())

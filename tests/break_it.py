@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -54,11 +55,11 @@ class Edit(NamedTuple):
 
 
 def accuracy(found: dict) -> float:
-    return found["test_accuracy"][-1]
+    return np.ravel(found["test_accuracy"])[-1]  # logistic_regression.py returns that of the last epoch only.
 
 
 def loss(found: dict) -> float:
-    return found["train_loss"][-1]
+    return np.ravel(found["train_loss"])[-1]
 
 
 def learned(found: dict) -> list[str]:
@@ -497,7 +498,8 @@ def run(text: str, flags: str, **constants) -> dict:
     torch.set_num_threads(threads)
     if caught and not message:
         message = f"UserWarning: {caught[0].message}"
-    epochs = len(found.get("train_loss", []))  # nn_demo.py has trained for its checks before.
+    losses = found.get("train_loss", [])
+    epochs = len(losses) if isinstance(losses, list) else len(times)  # nn_demo.py has trained for its checks before.
     return found | {"message": message, "seconds": times[-epochs:]}
 
 

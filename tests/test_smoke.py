@@ -32,10 +32,9 @@ def run(tmp_path, capsys):
 def test_A3_logistic_regression_learns(run, mnist_dir, device):
     flags = ["--data-dir", str(mnist_dir), "--lr", "0.1", "--epochs", "30", "--device", device]
     found, printed = run(logistic_regression, *flags)
-    assert (found["dataset"], len(found["train_loss"])) == ("mnist", 30)
+    assert found["dataset"] == "mnist"
     assert f", on {device}\n" in printed
-    assert found["test_accuracy"][-1] >= 0.9
-    assert found["train_loss"][-1] < 0.5 * found["train_loss"][0]
+    assert found["test_accuracy"] >= 0.9 and found["train_loss"] < 1
     assert printed.splitlines()[0] == "逻辑回归 · Logistic regression"
 
 
