@@ -6,7 +6,7 @@ LeNet.ipynb：pytorch搭建LeNet网络
 ResNet.ipynb：pytorch搭建ResNet
 
     python cnn_mnist.py                          # This trains ConvNet. The first run downloads MNIST (11 MB).
-    python cnn_mnist.py --model lenet            # This trains LeNet. The third network is called resnet.
+    python cnn_mnist.py --model lenet            # This trains LeNet. Use resnet for ResNet-18.
     python cnn_mnist.py --dataset digits         # This needs no network.
 
 The test accuracy is 99.1% for ConvNet, 97.8% for LeNet, and 99.0% for ResNet-18 after its single epoch,
@@ -80,11 +80,11 @@ class ConvNet(nn.Module):
 
 
 class LeNet(nn.Module):
-    """Turn images (N, 1, 28, 28) into logits (N, 10), after LeCun et al., "Gradient-Based Learning Applied to
-    Document Recognition", 1998.
+    """Turn images (N, 1, 28, 28) into logits (N, 10) with two convolutions and three linear layers.
 
-    As in the notebook, it has sigmoids and max pooling. The network of 1998 took images of 32x32 pixels, used
-    tanh and pooling layers with learnable weights, and had a different last layer. This one has 44,426 parameters.
+    The network follows LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998. The original
+    took images of 32x32 pixels, used tanh and pooling layers with learnable weights, and had a different last layer.
+    As in the notebook, this one has sigmoids and max pooling. It has 44,426 parameters.
 
     pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化，与 1998 年的原版略有不同。
     """
@@ -110,18 +110,18 @@ class LeNet(nn.Module):
     def forward(self, img: Tensor) -> Tensor:
         feature = self.conv(img)
         # reshape 在内存不连续时会复制，view 则会报错
-        # If the numbers lie in memory in another order, reshape copies them, whereas view would raise an error.
+        # If the tensor is not contiguous in memory, reshape copies it, whereas view would raise an error.
         output = self.fc(feature.reshape(img.shape[0], -1))  # (N, 16, 4, 4) -> (N, 256) -> (N, 10)
         return output
 
 
 class Residual(nn.Module):
-    """Turn (N, in, H, W) into (N, out, H / stride, W / stride), rounded up: two convolutions and a shortcut.
+    """Turn (N, in, H, W) into (N, out, H / stride, W / stride) with two convolutions and a shortcut.
 
-    The shortcut adds the input to the output. The convolutions then only have to learn what to change, and the
-    gradient has a direct path to the early layers of a deep network. Where the shape changes, the input cannot
-    be added as it is, so a 1x1 convolution gives it the new shape first. See He et al., "Deep Residual Learning
-    for Image Recognition", 2015.
+    H / stride and W / stride are rounded up. The shortcut adds the input to the output. The convolutions then
+    only have to learn what to change, and the gradient has a direct path to the early layers of a deep network.
+    Where the shape changes, the input cannot be added as it is, so a 1x1 convolution gives it the new shape first.
+    See He et al., "Deep Residual Learning for Image Recognition", 2015.
 
     残差块的实现：捷径（残差连接）把输入加到输出上，卷积只需学习“要改变多少”，梯度也能直接传到前面的层；
     通道数或大小改变时，先用 1x1 卷积把输入变成同样的形状再相加。
@@ -149,7 +149,7 @@ class Residual(nn.Module):
 def resnet_block(in_channels, out_channels, num_residuals, first_block=False) -> nn.Sequential:
     """Build one stage of residual blocks. All stages but the first double the channels and halve the size.
 
-    搭建一个模块，它由几个残差块组成：除第一个模块外，第一个残差块把通道数翻倍，并将高和宽减半。
+    搭建一个模块，它由几个残差块组成：除第一个模块外，每个模块的第一个残差块把通道数翻倍，并将高和宽减半。
     """
     blk = []
     for i in range(num_residuals):
@@ -161,7 +161,7 @@ def resnet_block(in_channels, out_channels, num_residuals, first_block=False) ->
 
 
 class ResNet(nn.Module):
-    """Turn images (N, 1, H, W) into logits (N, 10): ResNet-18, unless `blocks` says otherwise.
+    """Turn images (N, 1, H, W) into logits (N, 10). With the default `blocks`, it is ResNet-18.
 
     It has 18 layers with weights: one convolution in the stem, two in each of the eight residual blocks, and the
     linear layer at the end. The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the
@@ -174,7 +174,7 @@ class ResNet(nn.Module):
     def __init__(self, blocks=(2, 2, 2, 2)):
         super().__init__()
         # 形状：左边是 MNIST 的图片，右边是笔记里的 224x224
-        # The shapes on the left are for images of MNIST. Those on the right are for 224x224, as in the notebook.
+        # The shapes on the left are for MNIST. Those on the right are for 224x224 pixels, as in the notebook.
         self.stem = nn.Sequential(  # 28x28              224x224
             nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3),  # (N, 64, 14, 14)    (N, 64, 112, 112)
             nn.BatchNorm2d(64),
@@ -198,9 +198,9 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-# 每个网络的类、在两个数据集上的轮数、最后剩下的学习率（倍数）；ResNet 只训练一轮，降到 0 才不靠运气
-# For each network: its class, its epochs on the two data sets, and the fraction of the learning rate that is
-# left at the end. ResNet is trained for only one epoch. With a constant rate, the quality of its weights
+# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍；ResNet 的学习率降到 0，结果才稳定
+# Each row has the class of a network, its epochs on the two data sets, and the fraction of the learning rate
+# that is left at the end. ResNet is trained for only one epoch. With a constant rate, the quality of its weights
 # at the end of that epoch would depend on chance, so its rate falls to 0.
 MODELS = {
     "convnet": (ConvNet, {"mnist": 5, "digits": 20}, 1.0),
@@ -212,7 +212,7 @@ MODELS = {
 def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
     """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
 
-    Both are measured while the weights change, so they describe the whole epoch, not the model at its end.
+    Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
     训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
@@ -221,7 +221,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
     for images, labels in tqdm(loader, leave=False, disable=None):
         images, labels = images.to(device), labels.to(device)
 
-        # forward 计算：每张图片得到十个得分，损失衡量它们与标签差多少
+        # forward 计算：每张图片得到十个得分，损失衡量这些得分与标签相差多少
         # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
         logits = model(images)
         loss = criterion(logits, labels)
@@ -234,7 +234,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
         scheduler.step()
 
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
+        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
         total_loss += loss.item() * len(labels)
         correct += (logits.argmax(dim=1) == labels).sum().item()
         count += len(labels)
@@ -245,7 +245,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad）；挑选得分最大的一个，它的概率也最大。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
     """
     model.eval()
     correct = 0
@@ -256,12 +256,12 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train, test, save, and load again. Return the data set, the lists of results, and the files.
+    """Train the model, test it, save it, and load it. Return the data set, the lists of results, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
     make_stdout_tolerant()
-    parser = make_parser(epochs="convnet 5 on MNIST and 20 on the digits, lenet 5 and 100, resnet 1 and 10")
+    parser = make_parser(epochs="5 on MNIST and 20 on the digits for convnet, 5 and 100 for lenet, 1 and 10 for resnet")
     parser.add_argument("--model", choices=MODELS, default="convnet", help="which network to train (default: convnet)")
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
@@ -269,16 +269,16 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print(f"卷积神经网络 · A convolutional network: {args.model}\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
     # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 末尾的 BatchNorm 算不出方差
-    # The training images are shuffled again in every epoch. drop_last leaves out an incomplete last batch.
-    # If it had only one image, the last BatchNorm of ResNet could not compute a variance from its single value.
+    # Shuffle the training images again in every epoch, and leave out an incomplete last batch. From a batch of
+    # only one image, the last BatchNorm of ResNet could not compute a variance.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
     test_loader = DataLoader(test_set, args.batch_size)
     if args.batch_size == 1 or len(train_loader) == 0:
@@ -297,8 +297,8 @@ def main(argv: list[str] | None = None) -> dict:
     print_shapes(model, test_set[:1][0].to(device))
 
     # 学习率调度：每一步之后降低一点，到训练结束时，正好沿直线降到原来的 final_rate 倍；1.0 表示保持不变
-    # After each step, the scheduler lowers the learning rate along a straight line. It ends at final_rate times
-    # its first value. With 1.0, the rate stays the same.
+    # The scheduler lowers the learning rate by the same amount after each step. At the end of the training, the
+    # rate is final_rate times its first value. If final_rate is 1.0, the rate stays the same.
     epochs = args.epochs or default_epochs[dataset]
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, final_rate, epochs * len(train_loader))
 
@@ -341,9 +341,9 @@ def main(argv: list[str] | None = None) -> dict:
 
 @torch.no_grad()
 def print_shapes(model: nn.Module, x: Tensor) -> None:
-    """Print the shape of one image, (1, 1, 28, 28), after each part of the network.
+    """Print the output shape of each part of the network. The input x is one image, (1, 1, 28, 28).
 
-    逐层打印输出的形状：（批, 通道, 高, 宽）。
+    逐层打印输出的形状：（批，通道，高，宽）。
     """
     print("逐层的输出形状 · The shape after each part: (batch, channels, height, width)")
     model.eval()
@@ -357,12 +357,12 @@ def print_shapes(model: nn.Module, x: Tensor) -> None:
 
 @torch.no_grad()
 def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
-    """Print how many of a hundred ones the model recognizes in eval mode and in train mode.
+    """Print how many of 100 images of a 1 the model recognizes in eval mode and in train mode.
 
     In train mode, BatchNorm normalizes with the mean and the variance of the batch. In eval mode, it uses the
     moving averages that it collected during training. A batch that contains only ones, which have little ink,
     differs from the mixed batches in training. If you forget eval(), the predictions get worse, and no error
-    tells you.
+    warns you.
 
     eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片，
     笔画很少，与训练时各个数字混在一起的批次很不一样，所以忘记 eval() 时预测会变差，而且没有任何报错。
@@ -444,8 +444,8 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
         help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
-        help="mnist is downloaded if it is missing, while digits come with scikit-learn and need no network;"
-             " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
+        help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"
+             " network, and auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
     files.add_argument("--limit", type=whole_number, metavar="N",
@@ -463,7 +463,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
@@ -489,7 +489,7 @@ def choose_device(name: str) -> torch.device:
 def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     """Return the name of the data set, then the images and labels for training, then those for the test.
 
-    Images are (N, 28, 28) with values from 0 to 255, uint8 or float32. Labels are int64 (N,), from 0 to 9.
+    Images are uint8 or float32 (N, 28, 28), with values from 0 to 255. Labels are int64 (N,), with values from 0 to 9.
     """
     if choice != "digits":
         while data_dir.name in ("MNIST", "raw"):  # torchvision itself adds MNIST/raw.
@@ -505,14 +505,14 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # Four files are there, but damaged or under other names.
+        if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
         print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
-    # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.
+    # Enlarge the 1,797 images from 8x8 to 20x20 pixels, and center them in 28x28, as in MNIST.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
@@ -521,7 +521,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:
-    """Print the last lines of a run. A notebook shows the pictures as well."""
+    """Print the last lines of a run. In a notebook, show the pictures as well."""
     name = "MNIST" if dataset == "mnist" else "scikit-learn's digits, not MNIST"
     print(f"\nTest accuracy on {name}: {accuracy:.2%}")
     print("Written:", *files.values(), sep="\n  ")

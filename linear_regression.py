@@ -7,14 +7,14 @@ Pytorch_linearRegression.py：线性回归例子实现完整训练
     python linear_regression.py --show   # This opens the picture in a window as well.
 
 The loss is the mean squared error over all points: MSE = ((slope * x + intercept - y) ** 2).mean().
-With seed 0 the two lines are as follows, measured on a CPU with PyTorch 2.15.
+With seed 0, gradient descent and the exact solution give these lines, measured on a CPU with PyTorch 2.15.
 
                            slope   intercept         MSE
     gradient descent     0.28266     0.58078     0.17263
     least squares        0.25999     0.74767     0.16892
 
 Think of slope and intercept as the coordinates of a place on a map, and of the loss as its height. The loss
-then has the shape of a long, narrow valley. At the same distance from the lowest place, it is 336 times as
+then has the shape of a long, narrow valley. At the same distance from the lowest point, it is 336 times as
 steep across the valley as along it. In 60 steps, gradient descent reaches the bottom of the valley, but it
 hardly moves along the valley. Where it ends therefore depends on where it starts. For example, with seed 1 it ends
 at an intercept of -0.43484 and an MSE of 0.35221.
@@ -22,7 +22,7 @@ at an intercept of -0.43484 and an MSE of 0.35221.
 把斜率和截距看作地图上的坐标，把损失看作高度，损失的形状就是一条狭长的山谷：
 离最低点同样远时，横穿山谷方向的坡度是沿山谷方向的 336 倍。60 步只够走到谷底，
 沿着山谷几乎没有前进，所以最后停在哪里，取决于从哪里出发。
-例如种子为 1 时，截距停在 -0.43484，均方误差是 0.35221。
+例如随机种子为 1 时，截距停在 -0.43484，均方误差是 0.35221。
 
 **Try**
 
@@ -50,7 +50,7 @@ Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.46
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train, save, load again, and compare with the exact line. Return the losses, both lines and the files.
+    """Train a model, save it, load it, and compare it with the exact line. Return the losses, both lines and the files.
 
     完整流程：训练，保存参数，再载入，并与精确解比较。
     """
@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> dict:
     # 转为 torch 的张量，形状是 (15, 1)：15 个样本，每个样本一个特征。
     # 目标的形状如果是 (15,)，与输出 (15, 1) 相减会广播成 (15, 15)，损失就错了。
     # Turn the lists into tensors of shape (15, 1): 15 examples with one feature each.
-    # If the targets had the shape (15,), they would be broadcast with the outputs (15, 1) to (15, 15),
-    # and the loss would be wrong.
+    # If the targets had the shape (15,), subtracting them from the outputs of shape (15, 1) would broadcast both
+    # to (15, 15), and the loss would be wrong.
     x_train, y_train = torch.tensor(X).unsqueeze(1), torch.tensor(Y).unsqueeze(1)
     inputs, targets = x_train.to(device), y_train.to(device)
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> dict:
     # Train the model. Every step uses all 15 points, so an epoch is a single step.
     train_loss = []
     for epoch in range(1, args.epochs + 1):
-        # forward 计算：得到当前直线的输出，损失衡量它们与目标差多少
+        # forward 计算：得到当前直线的输出，损失衡量输出与目标相差多少
         # Forward pass: compute the outputs of the current line. The loss measures how far they are from the targets.
         outputs = model(inputs)
         loss = criterion(outputs, targets)
@@ -98,10 +98,10 @@ def main(argv: list[str] | None = None) -> dict:
         if epoch % max(5, args.epochs // 12) == 0 or epoch == args.epochs:
             print(f"epoch {epoch:>2}/{args.epochs}   loss {train_loss[-1]:.4g}")
 
-    # 最后一步之后，损失如果不再是有限的数，就什么也不保存
+    # 最后一步之后，损失如果变成 nan 或 inf，就退出，什么也不保存
     # If the loss is not finite after the last step, stop before anything is saved.
     if not criterion(model(inputs), targets).isfinite():
-        sys.exit("error: the training loss is not a finite number any more; try a smaller --lr")
+        sys.exit("error: the training loss is no longer a finite number; try a smaller --lr")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # Save the parameters, and load them into a new model, as another program would.
@@ -118,8 +118,8 @@ def main(argv: list[str] | None = None) -> dict:
     for name, line in {"梯度下降 · gradient descent": fitted, "最小二乘 · least squares": exact}.items():
         print(f"{name:23}" + "".join(f"   {key} {value:.5g}" for key, value in line.items()))
 
-    # 画图：数据点和两条直线；只有 --show 和 notebook 用 pyplot，它会显示图片
-    # Plot the points and both lines. Only --show and a notebook need pyplot, which shows the picture.
+    # 画图：数据点和两条直线；只有加了 --show 或在 notebook 里才用 pyplot，因为要显示图片
+    # Plot the points and both lines. pyplot is only needed to show the picture, with --show or in a notebook.
     ax = Figure(figsize=(8, 5), layout="constrained").subplots()
     show = args.show or "ipykernel" in sys.modules
     if show:
@@ -164,7 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers that the line starts from (default: %(default)s)")
+        help="seed for the random line that the training starts from (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("output")
@@ -182,7 +182,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 

@@ -15,8 +15,8 @@ after five epochs, because the learning rate of the notes is small.
     python logistic_regression.py --batch-size 10   # 89.3%, because it takes ten times as many steps
     python logistic_regression.py --lr 10           # 82.0%: the steps are too long, and the loss stays above 1
 
-These commands show what an option does. They do not choose between values: for that, compare the values
-on validation images, which are used neither for training nor for the test.
+These commands show what an option does. To choose a value, do not compare results on the test images. Use
+validation images instead, which are used neither for training nor for the test.
 """
 
 import argparse
@@ -41,11 +41,11 @@ OUT_DIR = Path("outputs", "logistic_regression")
 
 
 class LogisticRegression(nn.Module):
-    """Turn images (N, 1, 28, 28) into logits (N, 10): for each digit one weighted sum of 784 pixels.
+    """Turn images (N, 1, 28, 28) into logits (N, 10): for each digit, a weighted sum of the 784 pixels.
 
     The model has 7,850 parameters: 784 weights and one bias for each of the ten digits.
     Logits are scores, not probabilities: they can be any real number, and a row need not sum to 1.
-    Softmax turns them into probabilities. nn.CrossEntropyLoss applies it itself, so `forward` must not.
+    Softmax turns them into probabilities. nn.CrossEntropyLoss already applies it, so `forward` must not.
 
     逻辑回归模型：输出是得分（logits），不是概率；交叉熵损失里已经包含 softmax，forward 里不能再做一次。
     """
@@ -55,13 +55,14 @@ class LogisticRegression(nn.Module):
         self.linear = nn.Linear(28 * 28, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.reshape(-1, 28 * 28))  # (N, 1, 28, 28) -> (N, 784) -> (N, 10)
+        images = images.reshape(-1, 28 * 28)  # (N, 1, 28, 28) -> (N, 784)
+        return self.linear(images)  # (N, 784) -> (N, 10)
 
 
 def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
     """Train on each batch once. Return the mean loss over all images.
 
-    The loss is measured while the weights change, so it describes the whole epoch, not the model at its end.
+    The loss is measured while the weights change, so it describes the whole epoch, not the resulting model.
 
     训练一轮，返回平均损失。损失逐批算出，而权重每一步都在变，所以它反映的是整轮训练，而不是训练完这一轮的模型。
     """
@@ -70,7 +71,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
     for images, labels in tqdm(loader, leave=False, disable=None):
         images, labels = images.to(device), labels.to(device)
 
-        # forward 计算：每张图片得到十个得分，损失衡量它们与标签差多少
+        # forward 计算：每张图片得到十个得分，损失衡量这些得分与标签相差多少
         # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
         logits = model(images)
         loss = criterion(logits, labels)
@@ -82,7 +83,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
         optimizer.step()
 
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
+        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
         total_loss += loss.item() * len(labels)
     return total_loss / len(loader.dataset)
 
@@ -91,7 +92,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad）；挑选得分最大的一个，它的概率也最大。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
     """
     model.eval()
     correct = 0
@@ -102,7 +103,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train, test, save, and load again. Return the data set, the last loss and accuracy, and the files.
+    """Train the model, test it, save it, and load it. Return the data set, the last loss and accuracy, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
@@ -113,15 +114,15 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("逻辑回归 · Logistic regression\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
     # 数据加载器：分批读取；训练图片每轮重新打乱，免得每一轮的批次都相同
-    # Load the images in batches. The training images are shuffled again in every epoch.
+    # Load the images in batches. Shuffle the training images again in every epoch, so that the batches differ.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, args.batch_size)
 
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> dict:
     loaded.eval()
 
     # 一张测试图片的十个概率；它的损失是正确数字的概率取对数，再加负号
-    # The ten probabilities of one test image. Its loss is minus the logarithm of the right digit's probability.
+    # Compute the ten probabilities of an image. Its loss is minus the logarithm of the right digit's probability.
     image, label = test_set[0]
     probabilities = loaded(image.unsqueeze(0)).softmax(dim=1)[0]
     print(f"\nTest image 0 shows a {label}. The loaded model gives the ten digits these probabilities:")
@@ -164,15 +165,14 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def plot_weights(model: LogisticRegression, file: Path) -> None:
-    """Draw the 784 weights of each digit as an image. Blue pixels speak for the digit, red ones against it.
+    """Draw the 784 weights of each digit. Ink on a blue pixel counts for the digit, and ink on a red one against it.
 
-    把每个数字的 784 个权重画成一张图：蓝色像素支持这个数字，红色像素反对它。
+    把每个数字的 784 个权重画成一张图：笔画落在蓝色像素上支持这个数字，落在红色像素上则反对它。
     """
     weights = model.linear.weight.detach().reshape(10, 28, 28).numpy()
-    limit = abs(weights).max()
     figure = Figure(figsize=(9, 4), layout="constrained")
     for digit, ax in enumerate(figure.subplots(2, 5).flat):
-        ax.imshow(weights[digit], cmap="RdBu", vmin=-limit, vmax=limit)
+        ax.imshow(weights[digit] / abs(weights).max(), cmap="RdBu", vmin=-1, vmax=1)  # 0 is white.
         ax.set(title=digit, xticks=[], yticks=[])
     figure.savefig(file)
 
@@ -201,8 +201,8 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
         help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
-        help="mnist is downloaded if it is missing, while digits come with scikit-learn and need no network;"
-             " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
+        help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"
+             " network, and auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
     files.add_argument("--limit", type=whole_number, metavar="N",
@@ -220,7 +220,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
@@ -246,7 +246,7 @@ def choose_device(name: str) -> torch.device:
 def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     """Return the name of the data set, then the images and labels for training, then those for the test.
 
-    Images are (N, 28, 28) with values from 0 to 255, uint8 or float32. Labels are int64 (N,), from 0 to 9.
+    Images are uint8 or float32 (N, 28, 28), with values from 0 to 255. Labels are int64 (N,), with values from 0 to 9.
     """
     if choice != "digits":
         while data_dir.name in ("MNIST", "raw"):  # torchvision itself adds MNIST/raw.
@@ -262,14 +262,14 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # Four files are there, but damaged or under other names.
+        if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
         print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
-    # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.
+    # Enlarge the 1,797 images from 8x8 to 20x20 pixels, and center them in 28x28, as in MNIST.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
@@ -278,7 +278,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:
-    """Print the last lines of a run. A notebook shows the pictures as well."""
+    """Print the last lines of a run. In a notebook, show the pictures as well."""
     name = "MNIST" if dataset == "mnist" else "scikit-learn's digits, not MNIST"
     print(f"\nTest accuracy on {name}: {accuracy:.2%}")
     print("Written:", *files.values(), sep="\n  ")

@@ -1,4 +1,4 @@
-"""A small neural network (multilayer perceptron) on MNIST: 784 - 500 - 10, with ReLU in between.
+"""A small neural network (multilayer perceptron) on MNIST, with one hidden layer and ReLU.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_NNdemo.py：MINIST+简易神经网络实现训练测试
@@ -10,12 +10,12 @@ The test accuracy is 97.9% with seed 0, measured on 2 CPU cores with PyTorch 2.1
 
 **Try**
 
-    python nn_demo.py --epochs 1      # 95.8%: most of it is learned in the first epoch
-    python nn_demo.py --limit 1000    # 86.1%, but 91.3% in training: too few images and too few steps
+    python nn_demo.py --epochs 1      # 95.8%: the model learns most in the first epoch
+    python nn_demo.py --limit 1000    # 86.1%, but 91.3% in training, with too few images and too few steps
     python nn_demo.py --lr 0.1        # 86.7%: a learning rate that suits SGD makes the steps of Adam far too long
 
-These commands show what an option does. They do not choose between values: for that, compare the values
-on validation images, which are used neither for training nor for the test.
+These commands show what an option does. To choose a value, do not compare results on the test images. Use
+validation images instead, which are used neither for training nor for the test.
 """
 
 import argparse
@@ -44,8 +44,8 @@ OUT_DIR = Path("outputs", "nn_demo")
 class NeuralNet(nn.Module):
     """Turn images (N, 1, 28, 28) into logits (N, 10), through a hidden layer of 500 units.
 
-    Without the ReLU, the two linear layers would be no more than one linear layer, because a linear function
-    of a linear function is linear again. The model has 397,510 parameters.
+    Without the ReLU, the two linear layers could compute no more than a single one, because a linear function
+    of a linear function is itself linear. The model has 397,510 parameters.
 
     模型搭建：两个全连接层之间必须有非线性的 ReLU，否则两层合起来仍然只是一个线性层。
     """
@@ -57,7 +57,8 @@ class NeuralNet(nn.Module):
         self.fc2 = nn.Linear(HIDDEN_SIZE, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.fc1(images.reshape(-1, 28 * 28))  # (N, 1, 28, 28) -> (N, 784) -> (N, 500)
+        images = images.reshape(-1, 28 * 28)  # (N, 1, 28, 28) -> (N, 784)
+        out = self.fc1(images)  # (N, 784) -> (N, 500)
         out = self.relu(out)
         out = self.fc2(out)  # (N, 500) -> (N, 10)
         return out
@@ -66,7 +67,7 @@ class NeuralNet(nn.Module):
 def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
     """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
 
-    Both are measured while the weights change, so they describe the whole epoch, not the model at its end.
+    Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
     训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
@@ -75,7 +76,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
     for images, labels in tqdm(loader, leave=False, disable=None):
         images, labels = images.to(device), labels.to(device)
 
-        # forward 计算：每张图片得到十个得分，损失衡量它们与标签差多少
+        # forward 计算：每张图片得到十个得分，损失衡量这些得分与标签相差多少
         # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
         logits = model(images)
         loss = criterion(logits, labels)
@@ -87,7 +88,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
         optimizer.step()
 
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
+        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
         total_loss += loss.item() * len(labels)
         correct += (logits.argmax(dim=1) == labels).sum().item()
         count += len(labels)
@@ -98,7 +99,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad）；挑选得分最大的一个，它的概率也最大。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
     """
     model.eval()
     correct = 0
@@ -109,48 +110,49 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def check(model, train_set, criterion, lr, device) -> dict[str, float]:
-    """Look for mistakes before training: overfit one batch. Return the first and the last loss of 50 steps.
+    """Look for mistakes before training by overfitting one batch. Return the first and the last loss of 50 steps.
 
     A new model should find all ten digits about equally likely, so the first loss should be near ln 10. After
-    50 steps on the same 100 images the loss should be near 0. If it is not, look for a mistake before you train.
+    50 steps on the same 100 images, the loss should be near 0. If it is not, look for a mistake before you train.
 
     训练之前先检查两件事：第一步的损失应接近 ln 10（十个数字的概率差不多）；反复学同样的 100 张图片，损失应接近 0。
     """
     model = copy.deepcopy(model)  # The model itself stays untrained.
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    loader = [train_set[:100]]  # A list with one batch can serve as a loader.
-    losses = [train_one_epoch(model, loader, criterion, optimizer, device)[0] for _ in range(50)]
+    # 数据加载器可以是任何给出批次的东西，这里是只有一个批次的列表
+    # Anything that gives batches can serve as a loader. Here it is a list that contains one batch.
+    losses = [train_one_epoch(model, [train_set[:100]], criterion, optimizer, device)[0] for _ in range(50)]
     print(f"Check 1: the loss before training is {losses[0]:.3f}. It should be near ln 10 = 2.303.")
     print(f"Check 2: the loss after 50 steps on one batch is {losses[-1]:.3f}. It should be near 0.")
-    print("检查：训练前的损失应接近 2.303，在一个批次上学 50 步之后应接近 0。\n")
+    print("检查：训练前的损失应接近 2.303，在一个批次上训练 50 步之后应接近 0。\n")
     return {"first_loss": losses[0], "overfit_loss": losses[-1]}
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train, test, save, and load again. Return the data set, the lists of results, and the files.
+    """Train the model, test it, save it, and load it. Return the data set, the lists of results, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
     make_stdout_tolerant()
     args = make_parser(epochs="5 on MNIST, 20 on the digits").parse_args(argv)
     torch.manual_seed(args.seed)
-    device = choose_device(args.device)  # gpu的配置：有能用的 GPU 就用 · use the GPU, if there is one
+    device = choose_device(args.device)  # gpu的配置：有能用的 GPU 就用 · Use the GPU if there is one that works.
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("简易神经网络 · A small neural network\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这样大小的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], and add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
     # 数据加载器：分批读取；训练图片每轮重新打乱，免得每一轮的批次都相同
-    # Load the images in batches. The training images are shuffled again in every epoch.
+    # Load the images in batches. Shuffle the training images again in every epoch, so that the batches differ.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
     test_loader = DataLoader(test_set, args.batch_size)
 
-    # 创建模型并转移至gpu，损失函数和优化器 · Model on its device, loss function and optimizer
+    # 创建模型并转移至gpu（没有 gpu 时就用 cpu），损失函数和优化器 · Model on its device, loss function and optimizer
     model = NeuralNet().to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
@@ -235,8 +237,8 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
         help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
-        help="mnist is downloaded if it is missing, while digits come with scikit-learn and need no network;"
-             " auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
+        help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"
+             " network, and auto means mnist, or digits if mnist cannot be downloaded (default: %(default)s)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains MNIST, or will contain it after the download (default: %(default)s)")
     files.add_argument("--limit", type=whole_number, metavar="N",
@@ -254,7 +256,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
@@ -280,7 +282,7 @@ def choose_device(name: str) -> torch.device:
 def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     """Return the name of the data set, then the images and labels for training, then those for the test.
 
-    Images are (N, 28, 28) with values from 0 to 255, uint8 or float32. Labels are int64 (N,), from 0 to 9.
+    Images are uint8 or float32 (N, 28, 28), with values from 0 to 255. Labels are int64 (N,), with values from 0 to 9.
     """
     if choice != "digits":
         while data_dir.name in ("MNIST", "raw"):  # torchvision itself adds MNIST/raw.
@@ -296,14 +298,14 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # Four files are there, but damaged or under other names.
+        if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
         print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
-    # Scale the 1,797 images of 8x8 pixels up to 20x20, in the middle of 28x28, as MNIST's digits are.
+    # Enlarge the 1,797 images from 8x8 to 20x20 pixels, and center them in 28x28, as in MNIST.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
@@ -312,7 +314,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:
-    """Print the last lines of a run. A notebook shows the pictures as well."""
+    """Print the last lines of a run. In a notebook, show the pictures as well."""
     name = "MNIST" if dataset == "mnist" else "scikit-learn's digits, not MNIST"
     print(f"\nTest accuracy on {name}: {accuracy:.2%}")
     print("Written:", *files.values(), sep="\n  ")

@@ -1,4 +1,4 @@
-"""The channel error in a U-Net's DoubleConv: find the layer, correct it, then segment images.
+"""The channel error in a U-Net's DoubleConv: find the layer, correct it, and segment images.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_已解决问题_1
@@ -14,8 +14,8 @@ perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
     python unet_doubleconv.py --lr 0.0005                     # 0.953: with shorter steps, the loss stays higher
     python unet_doubleconv.py --train-images 30 --epochs 30   # 0.960: fewer drawings, but each of them more often
 
-These commands show what an option does. They do not choose between values: for that, compare the values
-on validation images, which are used neither for training nor for the test.
+These commands show what an option does. To choose a value, do not compare results on the test images. Use
+validation images instead, which are used neither for training nor for the test.
 
 Afterwards, `python -m own_data.pictures --images DIR --masks DIR` trains the network on your own pictures.
 """
@@ -46,7 +46,7 @@ HELD_OUT_IMAGES = 64
 OUT_DIR = Path("outputs", "unet_doubleconv")
 
 # U-Net 给图片的每个像素分类：下采样路径看到的范围越来越大，从而知道图里有什么。
-# 上采样路径再指出它在哪里，跳跃连接把下采样时丢失的轮廓找回来。
+# 上采样路径再指出各个物体在哪里，跳跃连接把下采样时丢失的轮廓找回来。
 # A U-Net classifies every pixel of an image. On the way down, each position sees more and more of the image,
 # which tells the network what the image shows. On the way up, the network finds out where everything is,
 # and skip connections bring back the outlines, which were lost on the way down.
@@ -59,7 +59,7 @@ class WrongDoubleConv(nn.Module):
 
     The weight of a convolution has the size [out_channels, in_channels, kernel height, kernel width].
 
-    笔记里出错的模块：我的第二个卷积的输入应该是第一个卷积的输出，我却把两个卷积的输入通道数设成了一样。
+    笔记里出错的模块：第二个卷积的输入应该是第一个卷积的输出，这里却把两个卷积的输入通道数设成了一样。
     """  # noqa: E501
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -127,7 +127,7 @@ class DoubleConv(nn.Module):
 
 
 def find_the_layer() -> None:
-    """Print the shapes up to the layer that raises the error, the error, and the shapes after the correction.
+    """Print the shapes up to the layer that raises the error, the error itself, and the shapes after the correction.
 
     解决思路：打印了一下输入的size，没有错误；于是逐层打印，找到报错的那一层，再验证改好的模块。
     """
@@ -141,7 +141,7 @@ def find_the_layer() -> None:
     print("第二个卷积的输入应该是第一个卷积的输出，有 64 个通道，所以改为out_channels。")
     print("The second convolution gets the 64 channels that the first one returns, so it must take out_channels.\n")
     print("3x3 卷积使高和宽各减少 2；padding=1 先在四周补一圈 0，高和宽就不变：")
-    print("A 3x3 convolution makes height and width smaller by 2. With padding=1, a border of zeros prevents this:")
+    print("A 3x3 convolution reduces the height and width by 2. With padding=1, a border of zeros prevents this:")
     for padding in (0, 1):
         shape = tuple(DoubleConv(3, 64, padding)(images).shape)
         print(f"  DoubleConv(3, 64, padding={padding}): {tuple(images.shape)} -> {shape}")
@@ -158,7 +158,7 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double height and width, and join the result with `skip`, the features of that size from the way down.
+    """Double the height and width of x, and join it with `skip`, the features of the same size from the way down.
 
     x (N, in_channels, H, W) and skip (N, out_channels, 2H, 2W) become (N, out_channels, 2H, 2W).
 
@@ -171,21 +171,21 @@ class Up(nn.Module):
         # This transposed convolution spreads each position over 2x2 pixels, with weights that it learns.
         self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
         # 拼接后的通道数是两倍：一半来自下面一级，一半来自跳跃连接
-        # The joined input has twice as many channels: half from the level below, half from the skip connection.
+        # The joined input has twice as many channels: half from the level below, and half from the skip connection.
         self.conv = DoubleConv(2 * out_channels, out_channels, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         # 跳跃连接：x 说明图里有什么，skip 还保留着池化之前的清晰轮廓，两者沿通道这一维拼接
-        # The skip connection joins both along the channels: x tells what is there, and skip has the sharp outline.
+        # Join both along the channel dimension. x tells what is in the image, and skip still has its sharp outlines.
         return self.conv(torch.cat([skip, self.up(x)], dim=1))
 
 
 class UNet(nn.Module):
-    """Turn images (N, 3, H, W) into logits (N, classes, H, W): for each pixel one score for each class.
+    """Turn images (N, 3, H, W) into logits (N, classes, H, W): at each pixel, one score for each class.
 
     H and W must be multiples of 16, because they are halved four times.
-    The network follows "U-Net" by Ronneberger, Fischer and Brox (2015). Theirs begins with 64 channels and has no
-    padding. This one begins with 16, so that a CPU can train it. With two classes it has 1,944,066 parameters.
+    The network follows "U-Net" by Ronneberger, Fischer and Brox (2015). The original begins with 64 channels and has
+    no padding. This one begins with 16, so that a CPU can train it. With two classes, it has 1,944,066 parameters.
 
     U-Net：四次下采样，四次上采样；输出是每个像素在每一类上的得分（logits）。
     """
@@ -219,8 +219,8 @@ class UNet(nn.Module):
 class Augmented(Dataset):
     """Provide the training images and masks with random changes, so that they differ in every epoch.
 
-    It takes images, uint8 (N, 3, H, W), masks, uint8 (N, H, W), and a list of flips. Each item is a pair of an
-    image, float32 (3, H, W) in [0, 1], and a mask, int64 (H, W).
+    `images` is uint8 (N, 3, H, W), `masks` is uint8 (N, H, W), and `flips` is a list of transforms. Each item
+    consists of an image, float32 (3, H, W) with values in [0, 1], and its mask, int64 (H, W).
 
     数据增强：每次读取图片都随机翻转、改变亮度，所以每轮看到的图片都不一样。
     """
@@ -252,7 +252,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> f
         images, masks = images.to(device), masks.to(device)
 
         # forward 计算：每个像素在每一类上得到一个得分，损失衡量它们与掩码差多少
-        # Forward pass: each pixel gets one score for each class. The loss measures how far they are from the mask.
+        # Forward pass: each pixel gets a score for each class. The loss measures how far the scores are from the mask.
         logits = model(images)
         loss = criterion(logits, masks)
 
@@ -264,7 +264,7 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> f
         scheduler.step()  # 每一步都调整学习率 · Set the learning rate for the next step.
 
         # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch, and the last batch may be smaller, so it is weighted by its size.
+        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
         total_loss += loss.item() * len(masks)
         count += len(masks)
     return total_loss / count
@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     # 训练模型：每轮之后在留出的图片上测试一次 · Train, and test after each epoch
     print("IoU（交并比）= 两个掩码里都是这一类的像素数 / 至少在一个掩码里是这一类的像素数；学习率大时它可能下降。")
-    print("IoU = class pixels in both masks / class pixels in either. It may fall while the learning rate is large.")
+    print("IoU = pixels of the class in both masks / pixels of it in either. A large learning rate can make it fall.")
     losses, bag_ious, background_ious = [], [], []
     for epoch in range(1, args.epochs + 1):
         loss = train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
@@ -403,7 +403,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
@@ -427,14 +427,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def draw_bags(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return images of bags, uint8 (N, 3, SIZE, SIZE), and masks, uint8 (N, SIZE, SIZE): 1 is the bag."""
+    """Return images of bags, uint8 (N, 3, SIZE, SIZE), and their masks, uint8 (N, SIZE, SIZE), where 1 is the bag."""
     rng = np.random.default_rng(seed)
     images, masks = zip(*(draw_bag(rng) for _ in range(count)))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(np.stack(masks))
 
 
 def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image, uint8 (SIZE, SIZE, 3), RGB, and its mask, uint8 (SIZE, SIZE)."""
+    """Return an RGB image, uint8 (SIZE, SIZE, 3), and its mask, uint8 (SIZE, SIZE)."""
     # Draw the body and half an ellipse as its handle, then turn and move both a little.
     top, bottom, height, handle = (rng.uniform(0.15, 0.27, 4) * SIZE).astype(int).tolist()
     corners = np.array([(-top, -height), (top, -height), (bottom, height), (-bottom, height)])
@@ -450,7 +450,7 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_texture(rng: np.random.Generator, saturation: float) -> np.ndarray:
-    """Return bright and dark blobs of one hue, float32 (SIZE, SIZE, 3), RGB in [0, 1].
+    """Return an RGB image of bright and dark blobs of one hue, float32 (SIZE, SIZE, 3) with values in [0, 1].
 
     Brightness alone cannot tell a bag from its background, because both have bright and dark blobs.
     The colors of a bag are more saturated, but dark blobs and noise hide this difference in a single pixel.
@@ -462,7 +462,7 @@ def draw_texture(rng: np.random.Generator, saturation: float) -> np.ndarray:
 
 
 def show_stages(model: nn.Module, images: Tensor) -> None:
-    """Print the shape of the output of each stage of the model."""
+    """Print the output shape of each stage of the model."""
 
     def show(stage, inputs, output):
         print(f"  {names[stage]:6} {tuple(output.shape)}")
@@ -476,7 +476,7 @@ def show_stages(model: nn.Module, images: Tensor) -> None:
 
 
 def plot_masks(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> None:
-    """Draw the three images with the lowest IoU of the bag and the three with the highest, and their masks."""
+    """Draw the three images with the lowest IoU of the bag and the three with the highest, each with its masks."""
     ious = [class_iou(found, mask, 1) for found, mask in zip(predicted, masks)]
     order = torch.tensor(ious).argsort().tolist()
     figure = Figure(figsize=(12, 6.8), layout="constrained")
@@ -492,7 +492,7 @@ def plot_masks(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> 
 
 
 def plot_history(curves: dict[str, list[float]], file: Path) -> None:
-    """Draw each list of values, one value for each epoch."""
+    """Draw a curve for each list. A list has one value for each epoch."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     ax = figure.subplots()
     for label, values in curves.items():
@@ -504,7 +504,7 @@ def plot_history(curves: dict[str, list[float]], file: Path) -> None:
 
 
 def print_files(files: dict[str, Path]) -> None:
-    """Print where the files are. A notebook shows the pictures as well."""
+    """Print where the files are. In a notebook, show the pictures as well."""
     print("Written:", *files.values(), sep="\n  ")
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display

@@ -139,19 +139,6 @@ def test_every_line_of_code_of_the_notes_is_in_the_list_of_lines():
         assert squeeze(line.partition("#")[0]) in page, line
 
 
-def test_links_move_with_the_code(tmp_path, monkeypatch):
-    """Lines that are added above move a link, and a text that is gone is reported."""
-    make = importlib.import_module("docs.make")
-    monkeypatch.setattr(make, "DOCS", tmp_path / "docs")
-    (tmp_path / "docs" / "output").mkdir(parents=True)
-    (tmp_path / "a.py").write_text("import x\n\ndef f():\n    print(x)\n\ndef g():\n    print(x)\n")
-    (tmp_path / "docs" / "output" / "a.txt").write_text("(g)\n>>> print(x)\n1\n>>> print(x)\n1\n")
-    page = "[`g`](../a.py#L1) [`print( x )`](../a.py#L1) [9](output/a.txt#L9) [(g)](output/a.txt#L9)"
-    right = "[`g`](../a.py#L6) [`print( x )`](../a.py#L7) [4](output/a.txt#L4) [(g)](output/a.txt#L1)"
-    assert make.correct_links(page) == (right, [])
-    assert make.correct_links("[`h`](../a.py#L1)") == ("[`h`](../a.py#L1)", ["`h` is not found in a.py"])
-
-
 @pytest.mark.parametrize("page", ["notes.md", "notes.zh.md"])
 def test_every_section_of_the_notes_has_a_row(page):
     """The rows are in the order of the notes. Each has a link to its lines at the pinned commit, and all else."""
