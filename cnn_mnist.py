@@ -376,7 +376,7 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
         recognized = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
         print(f"  {mode.__name__}(): {recognized} of {len(ones)} images of a 1 are recognized.")
-        print(f"    In a batch of two instead of {len(ones)}, the logits change by up to {change:.4f}.")
+        print(f"    In a batch of two images instead of {len(ones)}, their logits change by up to {change:.4f}.")
     print("  忘记 eval() 时，一张图片的预测取决于同一批里的其他图片。LeNet 没有 BatchNorm，不受影响。")
     print("  Without eval(), a prediction depends on the rest of the batch. LeNet has no BatchNorm and is unaffected.")
 
@@ -427,7 +427,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 def make_parser(epochs: str) -> argparse.ArgumentParser:
-    """Return the parser of the command line. `epochs` says in words what the default of --epochs is."""
+    """Return the parser of the command line. `epochs` describes the default of --epochs in words."""
     # fmt: off
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
         epilog="example: python %(prog)s --dataset digits --epochs 3 --out-dir try")
@@ -441,7 +441,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
         help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"

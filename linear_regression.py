@@ -166,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random line that the training starts from (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("output")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "linear_regression"),
         help="folder for the weights and the picture; it is created if it is missing (default: %(default)s)")

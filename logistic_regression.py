@@ -184,7 +184,7 @@ def plot_weights(model: LogisticRegression, file: Path) -> None:
 
 
 def make_parser(epochs: str) -> argparse.ArgumentParser:
-    """Return the parser of the command line. `epochs` says in words what the default of --epochs is."""
+    """Return the parser of the command line. `epochs` describes the default of --epochs in words."""
     # fmt: off
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
         epilog="example: python %(prog)s --dataset digits --epochs 3 --out-dir try")
@@ -198,7 +198,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
         help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"

@@ -120,7 +120,7 @@ def check(model, train_set, criterion, lr, device) -> dict[str, float]:
     model = copy.deepcopy(model)  # The model itself stays untrained.
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     # 数据加载器可以是任何给出批次的东西，这里是只有一个批次的列表
-    # Anything that gives batches can serve as a loader. Here it is a list that contains one batch.
+    # Anything that yields batches can serve as a loader. Here it is a list that contains one batch.
     losses = [train_one_epoch(model, [train_set[:100]], criterion, optimizer, device)[0] for _ in range(50)]
     print(f"Check 1: the loss before training is {losses[0]:.3f}. It should be near ln 10 = 2.303.")
     print(f"Check 2: the loss after 50 steps on one batch is {losses[-1]:.3f}. It should be near 0.")
@@ -220,7 +220,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 def make_parser(epochs: str) -> argparse.ArgumentParser:
-    """Return the parser of the command line. `epochs` says in words what the default of --epochs is."""
+    """Return the parser of the command line. `epochs` describes the default of --epochs in words."""
     # fmt: off
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
         epilog="example: python %(prog)s --dataset digits --epochs 3 --out-dir try")
@@ -234,7 +234,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--dataset", choices=["auto", "mnist", "digits"], default="auto",
         help="data set to use; mnist is downloaded if it is missing, digits comes with scikit-learn and needs no"

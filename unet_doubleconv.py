@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     # 训练模型：每轮之后在留出的图片上测试一次 · Train, and test after each epoch
     print("IoU（交并比）= 两个掩码里都是这一类的像素数 / 至少在一个掩码里是这一类的像素数；学习率大时它可能下降。")
-    print("IoU = pixels of the class in both masks / pixels of it in either. A large learning rate can make it fall.")
+    print("IoU is the overlap of the two masks, divided by their union. It may fall while the learning rate is large.")
     losses, bag_ious, background_ious = [], [], []
     for epoch in range(1, args.epochs + 1):
         loss = train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
@@ -388,7 +388,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("output")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
         help="folder for the weights and the pictures; it is created if it is missing (default: %(default)s)")
@@ -492,7 +492,7 @@ def plot_masks(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> 
 
 
 def plot_history(curves: dict[str, list[float]], file: Path) -> None:
-    """Draw a curve for each list. A list has one value for each epoch."""
+    """Draw a curve for each list, which has one value for each epoch."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     ax = figure.subplots()
     for label, values in curves.items():
