@@ -46,11 +46,16 @@ class ConvNet(nn.Module):
     """Turn images (N, 1, 28, 28) into logits (N, 10): two blocks of convolution, then one linear layer.
 
     A convolution slides a small window (the kernel) over the image and computes the same weighted sum at every
-    place, so a stroke is recognized wherever it is. A pooling layer keeps the largest value of each 2x2 square,
-    so the next convolution sees a larger part of the image. The network has 29,034 parameters.
+    place, so a stroke causes the same response wherever it is. Each output channel has a kernel of its own, which
+    covers all input channels. With stride 1, n pixels in a row become n + 2 * padding - kernel_size + 1 pixels.
+    BatchNorm brings the values of each channel to a similar range, which makes training faster and more stable.
+    Max pooling keeps the largest value of each 2x2 square, so the next convolution sees a larger part of the image.
+    The network has 29,034 parameters.
 
-    网络搭建：卷积核在图片上滑动，在每个位置做同样的加权求和，所以笔画在哪里都能认出；池化只留下每个 2x2 方块里
-    最大的值，下一层卷积就能看到更大的范围。
+    网络搭建：卷积核在图片上滑动，在每个位置做同样的加权求和，所以同样的笔画在哪里都得到同样的响应；每个输出通道
+    有自己的卷积核，覆盖全部输入通道。步幅为 1 时，一行 n 个像素变成 n + 2 * padding - kernel_size + 1 个。
+    BatchNorm 让每个通道的数值处在相近的范围，训练更快也更稳定；最大池化只留下每个 2x2 方块里最大的值，
+    下一层卷积就能看到更大的范围。
     """
 
     def __init__(self):
@@ -77,6 +82,56 @@ class ConvNet(nn.Module):
         out = out.reshape(out.size(0), -1)  # (N, 32, 7, 7) -> (N, 1568)
         out = self.fc(out)  # (N, 1568) -> (N, 10)
         return out
+
+
+def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
+    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over their images.
+
+    Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
+
+    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
+    """
+    model.train()
+    total_loss, correct, count = 0.0, 0, 0
+    for images, labels in tqdm(loader, leave=False, disable=None):
+        images, labels = images.to(device), labels.to(device)
+
+        # forward 计算：每张图片得到十个得分，损失衡量这些得分与标签相差多少
+        # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
+        logits = model(images)
+        loss = criterion(logits, labels)
+
+        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
+        # equally, even if the batches differ in size.
+        total_loss += loss.item() * len(labels)
+        correct += (logits.argmax(dim=1) == labels).sum().item()
+        count += len(labels)
+    return total_loss / count, correct / count
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
+    """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
+
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
+    not needed for a test, and no_grad saves the time and the memory that they would take.
+
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
+    """
+    model.eval()
+    correct = 0
+    for images, labels in loader:
+        predicted = model(images.to(device)).argmax(dim=1)
+        correct += (predicted == labels.to(device)).sum().item()
+    return correct / len(loader.dataset)
 
 
 class LeNet(nn.Module):
@@ -109,8 +164,9 @@ class LeNet(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         feature = self.conv(img)
-        # reshape 在内存不连续时会复制，view 则会报错
-        # If the tensor is not contiguous in memory, reshape copies it, whereas view would raise an error.
+        # 用 reshape 而不用 view：channels_last 改变了内存里的顺序，这时 view 会报错，reshape 则复制一份
+        # This uses reshape instead of view, because channels_last changes the order in memory. view would then raise
+        # an error, whereas reshape makes a copy.
         output = self.fc(feature.reshape(img.shape[0], -1))  # (N, 16, 4, 4) -> (N, 256) -> (N, 10)
         return output
 
@@ -163,10 +219,10 @@ def resnet_block(in_channels, out_channels, num_residuals, first_block=False) ->
 class ResNet(nn.Module):
     """Turn images (N, 1, H, W) into logits (N, 10). With the default `blocks`, it is ResNet-18.
 
-    It has 18 layers with weights: one convolution in the stem, two in each of the eight residual blocks, and the
-    linear layer at the end. The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the
-    convolutions have biases and the shortcuts have no BatchNorm, so the weights of torchvision's ResNet-18 do
-    not fit. The network has 11,178,378 parameters.
+    The number counts one convolution in the stem, two in each of the eight residual blocks, and the linear layer at
+    the end. The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the convolutions have biases
+    and the shortcuts have no BatchNorm, so the weights of torchvision's ResNet-18 do not fit. The network has
+    11,178,378 parameters.
 
     pytorch搭建ResNet：开头的卷积和池化，四个由残差块组成的模块，全局平均池化层，最后是全连接层。
     """
@@ -209,52 +265,6 @@ MODELS = {
 }
 
 
-def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
-    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
-
-    Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
-
-    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
-    """
-    model.train()
-    total_loss, correct, count = 0.0, 0, 0
-    for images, labels in tqdm(loader, leave=False, disable=None):
-        images, labels = images.to(device), labels.to(device)
-
-        # forward 计算：每张图片得到十个得分，损失衡量这些得分与标签相差多少
-        # Forward pass: each image gets ten scores. The loss measures how far they are from the labels.
-        logits = model(images)
-        loss = criterion(logits, labels)
-
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
-        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-
-        # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
-        total_loss += loss.item() * len(labels)
-        correct += (logits.argmax(dim=1) == labels).sum().item()
-        count += len(labels)
-    return total_loss / count, correct / count
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
-
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
-    """
-    model.eval()
-    correct = 0
-    for images, labels in loader:
-        predicted = model(images.to(device)).argmax(dim=1)
-        correct += (predicted == labels.to(device)).sum().item()
-    return correct / len(loader.dataset)
-
-
 def main(argv: list[str] | None = None) -> dict:
     """Train the model, test it, save it, and load it. Return the data set, the lists of results, and the files.
 
@@ -269,16 +279,17 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print(f"卷积神经网络 · A convolutional network: {args.model}\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients and too long steps.
+    # Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
-    # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 末尾的 BatchNorm 算不出方差
+    # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 最后几层的 BatchNorm 算不出方差
     # Shuffle the training images again in every epoch, and leave out an incomplete last batch. From a batch of
-    # only one image, the last BatchNorm of ResNet could not compute a variance.
+    # only one image, the last BatchNorm layers of ResNet could not compute a variance.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
     test_loader = DataLoader(test_set, args.batch_size)
     if args.batch_size == 1 or len(train_loader) == 0:
@@ -348,9 +359,7 @@ def print_shapes(model: nn.Module, x: Tensor) -> None:
     print("逐层的输出形状 · The shape after each part: (batch, channels, height, width)")
     model.eval()
     for name, layer in model.named_children():
-        if name == "fc":
-            x = x.flatten(1)
-        x = layer(x)
+        x = layer(x.flatten(1) if name == "fc" else x)
         print(f"  {name:16} {tuple(x.shape)}")
     print()
 
@@ -361,21 +370,23 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
 
     In train mode, BatchNorm normalizes with the mean and the variance of the batch. In eval mode, it uses the
     moving averages that it collected during training. A batch that contains only ones, which have little ink,
-    differs from the mixed batches in training. If you forget eval(), the predictions get worse, and no error
-    warns you.
+    differs from the mixed batches in training. If you forget eval(), such predictions get worse, and no error
+    warns you. Dropout is the other common layer that works differently in the two modes.
 
     eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片，
-    笔画很少，与训练时各个数字混在一起的批次很不一样，所以忘记 eval() 时预测会变差，而且没有任何报错。
+    笔画很少，与训练时各个数字混在一起的批次很不一样，所以忘记 eval() 时，这样的预测会变差，而且没有任何报错。
+    另一种在两种模式下做法不同的常用层是 Dropout。
     """
     images, labels = test_set.tensors
     ones = images[labels == 1][:100]
     model = copy.deepcopy(model)  # A pass in train mode changes the moving averages.
     print("\neval模式和train模式的区别 · What train() and eval() change")
-    for mode in (model.eval, model.train):
-        logits, pair = mode()(ones), mode()(ones[:2])
+    for training in (False, True):
+        model.train(training)  # model.train(False) does the same as model.eval().
+        logits, pair = model(ones), model(ones[:2])
         recognized = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
-        print(f"  {mode.__name__}(): {recognized} of {len(ones)} images of a 1 are recognized.")
+        print(f"  {'train' if training else 'eval'}(): {recognized} of {len(ones)} images of a 1 are recognized.")
         print(f"    In a batch of two images instead of {len(ones)}, their logits change by up to {change:.4f}.")
     print("  忘记 eval() 时，一张图片的预测取决于同一批里的其他图片。LeNet 没有 BatchNorm，不受影响。")
     print("  Without eval(), a prediction depends on the rest of the batch. LeNet has no BatchNorm and is unaffected.")
@@ -517,7 +528,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return "digits", *((images[part], labels[part]) for part in (order[360:], order[:360]))
+    return "digits", *((images[part], labels[part].long()) for part in (order[360:], order[:360]))
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:

@@ -16,14 +16,13 @@ with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
     python cv2_tensor.py --size 320 160                 # The shape becomes (160, 320, 3): the height comes first.
     python cv2_tensor.py outputs/cv2_tensor/color.png   # The gray values 29...250 become 0.1137...0.9804, because
                                                         # ToTensor divides by 255, not by the largest value.
-    python cv2_tensor.py outputs/cv2_tensor/slice.tif   # The flags 0 and 1 leave 6 gray levels of this 16-bit file.
+    python cv2_tensor.py outputs/cv2_tensor/slice.tif   # The flags 0 and 1 keep only 6 gray levels of this file.
 
 The last two commands read files that the first run has written. You can also remove `.round()` from
-`back_to_a_file`. The section then prints False, because 1.2% of the values come back 1 too small.
+`back_to_a_file`. The section then prints False, because 1.2% of the values come back too small by 1.
 """
 
 import argparse
-import ast
 import inspect
 import sys
 import tempfile
@@ -44,7 +43,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 # 下面每个函数是笔记的一节。`run` 逐行打印并运行其中的代码，输出就在那一行的下面。
 # args.gray、args.color 和 args.sixteen 是要读的图片文件，由脚本画出，或者由你给的 IMAGE 得到；args.back 是要写的文件。
-# Each function below is a section of the notes. `run` prints each of its lines, and the output below that line.
+# Each function below is a section of the notes. `run` executes it line by line, and prints each line with its output.
 # args.gray, args.color and args.sixteen are the picture files that the sections read. The script draws them, or
 # makes them from your IMAGE. args.back is the file that the sections write.
 
@@ -52,7 +51,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def span(image) -> str:
     """Return the dtype, the minimum and the maximum of an array or a tensor, as text.
 
-    返回数组或张量的数据类型、最小值和最大值。
+    以文字返回数组或张量的数据类型、最小值和最大值。
     """
     array = np.asarray(image)  # PyTorch has no min() for uint16 tensors.
     return f"{image.dtype} {array.min():.5g} .. {array.max():.5g}"
@@ -107,7 +106,7 @@ def brute_force(args):
     print(image_tensor.min(), image_tensor.max())
 
     # 推荐写法是 from_numpy 加 float()，结果相同；torch.FloatTensor(3) 得到的不是 3，而是长度为 3 的张量
-    # Prefer from_numpy() and float(). The result is the same, but torch.FloatTensor(3) is three uninitialized numbers.
+    # Prefer from_numpy() and float(), which give the same result. torch.FloatTensor(3) has length 3, not the value 3.
     print(torch.equal(torch.from_numpy(image_new).float(), image_tensor))
 
 
@@ -128,7 +127,7 @@ def width_first(args):
     print(resized.shape)
 
     # 把宽和高写反：不会报错，但图片变形了；如果图片是正方形，就看不出写反了
-    # Swap the width and the height. There is no error, but the picture is distorted. A square one would hide it.
+    # Swap the width and the height. There is no error, but the picture is distorted. A square picture would hide it.
     wrong = cv2.resize(image, (height, width))
     print(wrong.shape)
 
@@ -174,7 +173,7 @@ def bits(args):
     print(image.dtype, len(np.unique(image)), "gray levels")
 
     # 标志 0 只保留两个字节中的高字节，符号也丢了，所以空气（-1000）比骨头（1000）还亮
-    # The flag 0 keeps the upper of the two bytes and loses the sign: air (-1000) gets brighter than bone (1000).
+    # The flag 0 keeps the upper of the two bytes and loses the sign, so air (-1000) is brighter than bone (1000).
     print(cv2.imdecode(cv2.imencode(".tif", np.int16([[-1000, -1, 0, 1000]]))[1], 0))
 
     # 原样读入，再把最小值到最大值的范围缩放到 0 到 255
@@ -236,7 +235,7 @@ def blue_green_red(args):
         print(suffix, None if half is None else half.shape)
 
     # 在 Windows 上，路径里有中文时 imread 也返回 None；先读出字节，再用 imdecode 解码，什么路径都可以
-    # On Windows, imread also returns None if the path has Chinese in it. Reading the bytes works for any path.
+    # On Windows, imread also returns None for a path with Chinese in it. Decoding the bytes works with any path.
     print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
 
 
@@ -276,7 +275,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
     # 在 Windows 上，OpenCV 打不开含中文的路径，所以各节在临时文件夹里读写，它的路径里没有中文
-    # On Windows, OpenCV cannot open a path with Chinese in it. So the sections use a folder whose path has none.
+    # On Windows, OpenCV cannot open a path with Chinese in it, so the sections use a folder whose path has none.
     names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
     parent = next(name for name in (str(args.out_dir), tempfile.gettempdir(), ".") if name.isascii())
     with tempfile.TemporaryDirectory(dir=parent) as made:
@@ -306,35 +305,26 @@ def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
     If a debugger already traces the lines, it stays active, so that it can stop at them. Then no line is printed.
     """
     lines, first = inspect.getsourcelines(section)
-    function = ast.parse("".join(lines)).body[0]
-    heading, _, explanation = ast.get_docstring(function).partition("\n\n")
+    docstring = "".join(lines).split('"""')[1]  # python -OO removes section.__doc__.
+    heading, _, explanation = inspect.cleandoc(docstring).partition("\n\n")
     print(f"\n======== {heading} ({section.__name__})\n{explanation}\n\n{before}", end="")
 
-    # Print a statement of several lines as a whole, but a for, with or if line without the block below it.
-    simple = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
-    ends = {line: node.end_lineno for node in simple for line in range(node.lineno, node.end_lineno + 1)}
-    printed = function.body[0].end_lineno
+    waiting = list(enumerate(lines, start=first))[docstring.count("\n") + 2 :]
     variables = {}
 
     def trace(frame, event, _):
-        nonlocal printed
         if frame.f_code is not section.__code__:
             return None
-        line = frame.f_lineno - first + 1
-        end = ends.get(line, line)
-        for code in lines[printed:end]:
+        while waiting and waiting[0][0] <= frame.f_lineno:
+            _, code = waiting.pop(0)
             print(f">>> {code[4:]}" if code.strip() else code, end="")
-        printed = max(printed, end)
         if event == "return":
             variables.update(frame.f_locals)
+            sys.settrace(None)
         return trace
 
-    debugger = sys.gettrace()
-    sys.settrace(debugger or trace)
-    try:
-        section(args)
-    finally:
-        sys.settrace(debugger)
+    sys.settrace(sys.gettrace() or trace)
+    section(args)
     return variables
 
 
@@ -357,7 +347,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?",
         help="picture file to read in all sections (default: the script draws its own pictures)")
     parser.add_argument("--size", metavar=("W", "H"), type=length, nargs=2,
-        help="width and height, at most 4096, to which width_first resizes (default: half of the picture's)")
+        help="width and height to which width_first resizes, each at most 4096 (default: half of the picture's)")
     parser.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random noise in the drawn slice (default: %(default)s)")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "cv2_tensor"),
@@ -379,7 +369,7 @@ def whole_number(text: str, least: int = 1) -> int:
 
 
 def make_stdout_tolerant() -> None:
-    """Let a console that cannot show Chinese print "?" for it instead of raising an error."""
+    """Make print() write "?" for a character that the console cannot show, instead of raising an error."""
     if hasattr(sys.stdout, "reconfigure"):  # A notebook's sys.stdout has no such method and needs none.
         sys.stdout.reconfigure(errors="replace")
 
@@ -394,7 +384,7 @@ def read_picture(file: Path) -> list[np.ndarray]:
     if pictures[-1] is None:
         raise ValueError(f"{file} is not a picture that OpenCV can read")
     if pictures[-1].dtype.itemsize > 2:
-        raise ValueError(f"{file} has pixels of type {pictures[-1].dtype}; choose one with 8 or 16 bits per channel")
+        raise ValueError(f"{file} has pixels of type {pictures[-1].dtype}; choose a file with 8 or 16 bits per channel")
     return pictures
 
 
@@ -420,7 +410,7 @@ def write_pictures(args: argparse.Namespace) -> None:
 
 
 def draw_contact_sheet(results: dict, file: Path) -> None:
-    """Draw the pictures among the variables of each section, and say which values are drawn black and white."""
+    """Draw the pictures among the variables of each section. Below each, write what black and white stand for."""
     figure = Figure(figsize=(11, 12), layout="constrained")
     for part, (section, variables) in zip(figure.subfigures(4, 2, hspace=0.03).flat, results.items()):
         part.suptitle(section, weight="bold")

@@ -11,7 +11,7 @@ after five epochs, because the learning rate of the notes is small.
 
 **Try**
 
-    python logistic_regression.py --lr 0.1          # 91.8%, about the best that a linear model can do
+    python logistic_regression.py --lr 0.1          # 91.8%, because longer steps get much further
     python logistic_regression.py --batch-size 10   # 89.3%, because it takes ten times as many steps
     python logistic_regression.py --lr 10           # 82.0%: the steps are too long, and the loss stays above 1
 
@@ -32,8 +32,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 from tqdm import tqdm
 
-# 超参数：与笔记相同；digits 的图片少，所以要多学几轮
-# Hyperparameters, as in the notes. The digits are a small data set, so they need more epochs.
+# 超参数：与笔记相同；digits 的图片少，一轮只有 15 步，而 MNIST 有 600 步，所以要多学几轮
+# Hyperparameters, as in the notes. The digits are a small data set with 15 steps per epoch instead of the 600 of MNIST,
+# so they need more epochs.
 EPOCHS = {"mnist": 5, "digits": 200}
 BATCH_SIZE = 100
 LEARNING_RATE = 0.001
@@ -43,11 +44,14 @@ OUT_DIR = Path("outputs", "logistic_regression")
 class LogisticRegression(nn.Module):
     """Turn images (N, 1, 28, 28) into logits (N, 10): for each digit, a weighted sum of the 784 pixels.
 
-    The model has 7,850 parameters: 784 weights and one bias for each of the ten digits.
+    The model has 7,850 parameters: 784 weights and one bias for each of the ten digits. With more than
+    two classes, logistic regression is also called softmax regression.
+
     Logits are scores, not probabilities: they can be any real number, and a row need not sum to 1.
     Softmax turns them into probabilities. nn.CrossEntropyLoss already applies it, so `forward` must not.
 
-    逻辑回归模型：输出是得分（logits），不是概率；交叉熵损失里已经包含 softmax，forward 里不能再做一次。
+    逻辑回归模型：类别多于两个时也叫 softmax 回归，每个数字的得分是 784 个像素的加权和；
+    输出是得分（logits），不是概率；交叉熵损失里已经包含 softmax，forward 里不能再做一次。
     """
 
     def __init__(self):
@@ -60,7 +64,7 @@ class LogisticRegression(nn.Module):
 
 
 def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
-    """Train on each batch once. Return the mean loss over all images.
+    """Train on each batch once. Return the mean loss over their images.
 
     The loss is measured while the weights change, so it describes the whole epoch, not the resulting model.
 
@@ -82,8 +86,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
         loss.backward()
         optimizer.step()
 
-        # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
+        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
+        # equally, even if the batches differ in size.
         total_loss += loss.item() * len(labels)
     return total_loss / len(loader.dataset)
 
@@ -91,6 +96,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
+
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
+    not needed for a test, and no_grad saves the time and the memory that they would take.
 
     测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
     """
@@ -114,8 +122,9 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("逻辑回归 · Logistic regression\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients and too long steps.
+    # Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -167,7 +176,10 @@ def main(argv: list[str] | None = None) -> dict:
 def plot_weights(model: LogisticRegression, file: Path) -> None:
     """Draw the 784 weights of each digit. Ink on a blue pixel counts for the digit, and ink on a red one against it.
 
+    The pixels at the border are always black, so nothing changes their weights, which stay random.
+
     把每个数字的 784 个权重画成一张图：笔画落在蓝色像素上支持这个数字，落在红色像素上则反对它。
+    四周的像素总是黑的，那里的权重得不到更新，一直是随机的初始值。
     """
     weights = model.linear.weight.detach().reshape(10, 28, 28).numpy()
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -274,7 +286,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return "digits", *((images[part], labels[part]) for part in (order[360:], order[:360]))
+    return "digits", *((images[part], labels[part].long()) for part in (order[360:], order[:360]))
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:

@@ -65,7 +65,7 @@ class NeuralNet(nn.Module):
 
 
 def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float, float]:
-    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over all images.
+    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over their images.
 
     Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
@@ -87,8 +87,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
         loss.backward()
         optimizer.step()
 
-        # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
+        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
+        # equally, even if the batches differ in size.
         total_loss += loss.item() * len(labels)
         correct += (logits.argmax(dim=1) == labels).sum().item()
         count += len(labels)
@@ -98,6 +99,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
+
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
+    not needed for a test, and no_grad saves the time and the memory that they would take.
 
     测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
     """
@@ -140,8 +144,9 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("简易神经网络 · A small neural network\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重适合这种取值范围的输入；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], which suits the initial weights, and add the channel dimension.
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients and too long steps.
+    # Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -310,7 +315,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
     images = nn.functional.interpolate(images.view(-1, 1, 8, 8).float() / 16, size=20, mode="bilinear")
     images = 255 * nn.functional.pad(images, (4, 4, 4, 4)).squeeze(1)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return "digits", *((images[part], labels[part]) for part in (order[360:], order[:360]))
+    return "digits", *((images[part], labels[part].long()) for part in (order[360:], order[:360]))
 
 
 def print_result(dataset: str, accuracy: float, files: dict[str, Path]) -> None:

@@ -10,7 +10,7 @@ perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 
 **Try**
 
-    python unet_doubleconv.py --epochs 2                      # 0.932, in less than half the time
+    python unet_doubleconv.py --epochs 2                      # 0.932, in half the time of the five epochs
     python unet_doubleconv.py --lr 0.0005                     # 0.953: with shorter steps, the loss stays higher
     python unet_doubleconv.py --train-images 30 --epochs 30   # 0.960: fewer drawings, but each of them more often
 
@@ -57,7 +57,7 @@ class WrongDoubleConv(nn.Module):
 
     RuntimeError: Given groups=1, weight of size 64 3 3 3, expected input[4, 64, 158, 158] to have 3 channels, but got 64 channels instead
 
-    The weight of a convolution has the size [out_channels, in_channels, kernel height, kernel width].
+    The weight of a Conv2d has the size [out_channels, in_channels, kernel height, kernel width].
 
     笔记里出错的模块：第二个卷积的输入应该是第一个卷积的输出，这里却把两个卷积的输入通道数设成了一样。
     """  # noqa: E501
@@ -79,22 +79,24 @@ class WrongDoubleConv(nn.Module):
         return self.double_conv(x)
 
 
+@torch.no_grad()
 def trace_shapes(model: nn.Module, images: Tensor) -> None:
-    """Call the model, and print the input shape of each layer. If a layer raises an error, so does this function.
+    """Call the model, and print the input shapes of each of its parts. If a part raises an error, this does as well.
 
-    A forward pre-hook runs before its layer, so the last line that is printed names the layer that raised the error.
-    A forward hook runs after its layer, so it would print nothing for that layer.
+    A forward pre-hook runs before its part, so the last line that is printed names the part that raised the error. A
+    forward hook runs after its part, so it would print nothing for it.
 
-    逐层打印输入的形状：钩子（pre-hook）在每一层计算之前运行，所以打印的最后一行就是报错的那一层。
+    逐层打印输入的形状：钩子（pre-hook）在每一层计算之前运行，所以报错时，打印的最后一行就是出错的那一层。
     """
 
-    def show(layer, inputs):
-        print(f"  {names[layer]}: {type(layer).__name__} gets {tuple(inputs[0].shape)}")
+    def show(part, inputs):
+        print(f"  {names[part]}: {type(part).__name__} gets", *(tuple(x.shape) for x in inputs))
 
-    # 给每个不含其他层的层挂上钩子；最后一定要取下，报错时也一样，否则以后每次调用这个模型都会打印
-    # Each layer that contains no other layers gets a hook. All hooks are removed at the end, even after an error.
-    names = {layer: name for name, layer in model.named_modules() if not list(layer.children())}
-    hooks = [layer.register_forward_pre_hook(show) for layer in names]
+    # 给模型的每个部分挂上钩子；最后一定要取下，报错时也一样，否则以后每次调用这个模型都会打印
+    # Each part of the model gets a hook. All hooks are removed at the end, even after an error. Otherwise, every later
+    # call of the model would print the shapes as well.
+    names = {part: name for name, part in model.named_children()}
+    hooks = [part.register_forward_pre_hook(show) for part in names]
     try:
         model(images)
     finally:
@@ -135,7 +137,7 @@ def find_the_layer() -> None:
     print("输入是 3 个通道，没有错误。逐层打印输入的形状，就能看出报错的是哪一层：")
     print("The input has 3 channels, which is right. The shapes show which layer raises the error:")
     try:
-        trace_shapes(WrongDoubleConv(3, 64), images)
+        trace_shapes(WrongDoubleConv(3, 64).double_conv, images)
     except RuntimeError as error:
         print(f"RuntimeError: {error}\n")
     print("第二个卷积的输入应该是第一个卷积的输出，有 64 个通道，所以改为out_channels。")
@@ -263,8 +265,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> f
         optimizer.step()
         scheduler.step()  # 每一步都调整学习率 · Set the learning rate for the next step.
 
-        # 损失是一批的平均值，最后一批可能较小，所以乘以这一批的图片数再相加
-        # The loss is the mean over a batch. Weight it by the size of the batch, because the last one may be smaller.
+        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
+        # equally, even if the batches differ in size.
         total_loss += loss.item() * len(masks)
         count += len(masks)
     return total_loss / count
@@ -310,8 +313,10 @@ def main(argv: list[str] | None = None) -> dict:
     print("Pytorch_已解决问题_1 · The channel error in a U-Net\n")
     find_the_layer()
 
-    # 数据集：图片和掩码由脚本画出；留出的图片不参加训练，只用来测试
-    # The script draws the images and masks. The held-out images are used for the test only.
+    # 数据集：图片和掩码由脚本画出；留出的图片不参加训练，只用来测试。
+    # 图片是 uint8 (N, 3, 160, 160)，掩码是 uint8 (N, 160, 160)，0 是背景，1 是手提包
+    # The script draws the images, uint8 (N, 3, 160, 160), and the masks, uint8 (N, 160, 160), in which 0 is the
+    # background and 1 is the bag. The held-out images are used for the test only.
     train_set = Augmented(*draw_bags(args.train_images, seed=0), flips=[v2.RandomHorizontalFlip()])
     test_images, test_masks = draw_bags(HELD_OUT_IMAGES, seed=1)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
@@ -321,15 +326,20 @@ def main(argv: list[str] | None = None) -> dict:
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = UNet().to(device, memory_format=layout)
     print("\n用改好的 DoubleConv 搭建 U-Net · The U-Net is built from the corrected DoubleConv\n")
-    show_stages(model, test_images[:1].to(device) / 255)
+    print("每一级得到的形状；up1 到 up4 除了下面一级的输出，还得到跳跃连接送来的特征：")
+    print("These are the shapes that each stage gets. up1 to up4 also get the features from the skip connections:")
+    trace_shapes(model.eval(), test_images[:1].to(device) / 255)
     print(f"\n{len(train_set)} training images, {len(test_images)} held-out images, on {device}\n")
 
-    # 损失函数和优化器 · Loss function and optimizer
+    # 损失函数和优化器：每个像素上都是一次分类，交叉熵逐个像素比较得分与掩码，再取平均
+    # Loss function and optimizer. Each pixel is classified, so the cross entropy compares the logits (N, 2, H, W) with
+    # the masks (N, H, W) pixel by pixel, and returns the mean.
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
     # 学习率先升到 --lr，再降到接近 0：开始时权重还是随机的，步子要小；最后步子也要小，权重才能稳定下来
     # The learning rate rises to --lr and then falls to almost 0. The first steps are short because the weights are
-    # still random, and the last steps are short so that the weights can settle.
+    # still random, and the last steps are short so that the weights can settle. While the rate is high, OneCycleLR
+    # also lowers the momentum of Adam (beta1).
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.epochs * len(train_loader))
 
     # 训练模型：每轮之后在留出的图片上测试一次 · Train, and test after each epoch
@@ -386,7 +396,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="largest learning rate: how far the longest steps go (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the weights and the order of the images, not for the drawings (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("output")
@@ -452,27 +462,14 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def draw_texture(rng: np.random.Generator, saturation: float) -> np.ndarray:
     """Return an RGB image of bright and dark blobs of one hue, float32 (SIZE, SIZE, 3) with values in [0, 1].
 
-    Brightness alone cannot tell a bag from its background, because both have bright and dark blobs.
-    The colors of a bag are more saturated, but dark blobs and noise hide this difference in a single pixel.
+    Brightness cannot tell a bag from its background, because both have bright and dark blobs. The colors of a bag are
+    more saturated. If you know this, a threshold on the smoothed saturation finds the bags as well as the network does.
+    The network has to find it out.
     """
     coarse = rng.uniform(-0.3, 1.3, [rng.integers(9, 34)] * 2)
     hsv = np.full((SIZE, SIZE, 3), (rng.uniform(0, 360), saturation, 0), np.float32)
     hsv[:, :, 2] = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).clip(0.25, 0.9)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-
-
-def show_stages(model: nn.Module, images: Tensor) -> None:
-    """Print the output shape of each stage of the model."""
-
-    def show(stage, inputs, output):
-        print(f"  {names[stage]:6} {tuple(output.shape)}")
-
-    print("各级输出的形状 · The shape after each stage:")
-    names = {stage: name for name, stage in model.named_children()}
-    hooks = [stage.register_forward_hook(show) for stage in names]
-    model.eval()(images)
-    for hook in hooks:
-        hook.remove()
 
 
 def plot_masks(images: Tensor, masks: Tensor, predicted: Tensor, file: Path) -> None:

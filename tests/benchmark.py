@@ -191,16 +191,27 @@ def result(found: dict) -> str:
 
 
 def without_a_network() -> dict[str, float]:
-    """Return the IoU of the bag if every pixel is called bag, and if Otsu's threshold divides each image."""
+    """Return the IoU of the bag for three ways to guess the masks: all pixels, brightness, and saturation."""
+    train_images, train_masks = unet_doubleconv.draw_bags(unet_doubleconv.TRAIN_IMAGES, seed=0)
     images, masks = unet_doubleconv.draw_bags(unet_doubleconv.HELD_OUT_IMAGES, seed=1)
+    levels = range(0, 256, 5)
+    fits = [unet_doubleconv.class_iou(saturation(train_images) > level, train_masks, True) for level in levels]
     otsu = []
     for image, mask in zip(images, masks):
         gray = cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
         bright = torch.from_numpy(cv2.threshold(gray, 0, 1, cv2.THRESH_OTSU)[1])
         otsu.append(max(bright, 1 - bright, key=lambda side: unet_doubleconv.class_iou(side, mask, 1)))
-    guesses = {"everything is bag": torch.ones_like(masks)}
-    guesses["Otsu's threshold, the better side of each image"] = torch.stack(otsu)
+    guesses = {"every pixel labeled as bag": torch.ones_like(masks)}
+    guesses["Otsu's threshold, with the better of the two sides in each picture"] = torch.stack(otsu)
+    best = levels[fits.index(max(fits))]
+    guesses["a threshold on the smoothed saturation"] = (saturation(images) > best).byte()
     return {name: unet_doubleconv.class_iou(guess, masks, 1) for name, guess in guesses.items()}
+
+
+def saturation(images: torch.Tensor) -> torch.Tensor:
+    """Return how saturated the colors around each pixel are, uint8 (N, H, W)."""
+    colors = [cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2HSV) for image in images]
+    return torch.stack([torch.from_numpy(cv2.GaussianBlur(color[:, :, 1], (9, 9), 0)) for color in colors])
 
 
 if __name__ == "__main__":

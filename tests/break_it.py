@@ -102,7 +102,7 @@ def kept(found: dict) -> list[str]:
 
 
 def x_grad(found: dict) -> list[str]:
-    return [f"`{found['gradients']['x'].grad.tolist()}`"]
+    return [f"`{found['autograd']['x'].grad.tolist()}`"]
 
 
 def copied(found: dict) -> list[str]:
@@ -217,9 +217,8 @@ MISTAKES = [
         "z = y * y * 3",
         "z = y.detach() * y * 3",
         x_grad,
-        lambda right, broken: broken["gradients"]["x"].grad.equal(right["gradients"]["x"].grad / 2),
-        flags="--section gradients",
-        times=2,
+        lambda right, broken: broken["autograd"]["x"].grad.equal(right["autograd"]["x"].grad / 2),
+        flags="--section autograd",
     ),
     Edit(
         "shared_memory",
@@ -290,8 +289,7 @@ MISTAKES = [
         "pytorch_basic",
         "x = torch.ones(2, 2, requires_grad=True)",
         "x = torch.ones(2, 2)",
-        flags="--section gradients",
-        times=2,
+        flags="--section autograd",
         loud="RuntimeError: element 0 of tensors does not require grad",
     ),
     Edit(

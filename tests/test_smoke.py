@@ -81,7 +81,7 @@ def test_C_cv2_picture_to_tensor_and_back(run):
 def test_D_A1_every_section_of_pytorch_basic_runs(run, device):
     found, _ = run(pytorch_basic, "--device", device)
     assert list(found) == list(pytorch_basic.SECTIONS)
-    assert (found["gradients"]["x"].grad == 4.5).all()
+    assert (found["autograd"]["x"].grad == 4.5).all()
     last = found["save_and_load"]
     assert torch.equal(last["resumed"](last["inputs"]), last["net"](last["inputs"]))
     assert found["pretrained"]["outputs"].shape == torch.Size([64, 100])
