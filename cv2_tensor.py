@@ -7,6 +7,8 @@ Pytorch_cv2_Tensor相关
     python cv2_tensor.py photo.jpg        # This reads a picture of your own.
     python cv2_tensor.py --size 320 160   # This resizes to another width and height.
 
+It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python and matplotlib.
+
 In the last section, a picture becomes a tensor and then a file again, and every pixel is unchanged.
 The script also writes one PNG file that shows the pictures at each step. The results below were measured
 with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
@@ -302,7 +304,7 @@ def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
     """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
 
     First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    If a debugger already traces the lines, it stays active, so that it can stop at them. Then no line is printed.
+    A debugger that already traces the lines stays active, so that it can stop at them. Then no lines are printed.
     """
     lines, first = inspect.getsourcelines(section)
     docstring = "".join(lines).split('"""')[1]  # python -OO removes section.__doc__.

@@ -1,4 +1,4 @@
-"""The 60-minute tour of PyTorch, then datasets, a pretrained model, saving and loading.
+"""The 60-minute tour of PyTorch, followed by datasets, a pretrained model, and saving and loading a model.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 60分钟熟悉Pytorch
@@ -10,16 +10,19 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --help                      # Print the names of the sections and all options.
     python pytorch_basic.py --download                  # Download CIFAR-10 (170 MB) and ResNet-18 (45 MB).
 
+It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python and scikit-learn.
+
 All sections together take less than half a minute on 2 CPU cores with PyTorch 2.15. At the end of the
 tour, the model in training_loop recognizes 96.7% of the digits that it was not trained on. At the end of
-the run, training that was resumed gives the same result, to the last bit, as training without a break.
+the run, training that resumes from a checkpoint gives the same result, to the last bit, as training
+without a break.
 
 **Try**
 
     python pytorch_basic.py --section neural_network --seed 1  # The loss after 100 steps is 0.001 instead of 3e-07,
                                                                # because the initial weights are different.
-    python pytorch_basic.py --section training_loop --seed 2   # 96.1%, with different test images
-    python pytorch_basic.py --section tensors --seed 1         # different random numbers, the same shapes and types
+    python pytorch_basic.py --section training_loop --seed 2   # The accuracy is 96.1%, on different test images.
+    python pytorch_basic.py --section tensors --seed 1         # The numbers change, but their shapes and types do not.
 """
 
 import argparse
@@ -42,12 +45,12 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 from torchvision import datasets, models, transforms
 
-# 每个函数是笔记的一节。运行时先打印一行代码，再执行这一行，它的输出就在下面。
+# 每个函数是笔记的一节。运行时先打印一行代码，再执行这一行，它的输出就在下面；没有执行的分支也会打印出来。
 # Each function is a section of the notes. When it runs, each line of code is printed and then executed,
-# so the output of a line is below it.
-# with refused(ValueError) 下面的代码故意引发这种错误：打印错误信息的第一句，然后继续运行。
+# so the output of a line appears below it. The lines of a branch that is skipped are printed as well.
+# with refused(ValueError) 下面的代码故意引发这种错误；程序打印错误信息的第一句，然后继续运行。
 # The code below `with refused(ValueError):` raises this error on purpose. The first sentence of the
-# error's message is printed, and the section goes on.
+# error's message is printed, and the section continues.
 
 # ---- 60分钟熟悉Pytorch · The 60-minute tour ----
 
@@ -65,22 +68,22 @@ def tensors(args):
     x = torch.empty(5, 3)
     print(x)
     # 创建一个随机初始化矩阵：均匀分布，从 0 到 1，不含 1
-    # Create a matrix of random numbers, which are uniformly distributed from 0 to 1.
+    # Create a matrix of random numbers, which are uniformly distributed between 0 and 1, excluding 1.
     x = torch.rand(5, 3)
     print(x)
     # 构造一个填满0且数据类型为long的矩阵：long 就是 int64
-    # Create a matrix full of zeros, with the data type long, which is another name for int64.
+    # Create a matrix full of zeros. Its data type is long, which is another name for int64.
     x = torch.zeros(5, 3, dtype=torch.long)
     print(x)
     # 直接从数据构造张量：torch.tensor(3) 是数 3，大写的 torch.Tensor(3) 却是三个没有初始化的数
-    # Create a tensor from data. torch.tensor(3) is the number 3, but torch.Tensor(3) is three uninitialized numbers.
+    # Create a tensor from data. torch.tensor(3) is the number 3, but torch.Tensor(3) has three uninitialized numbers.
     x = torch.tensor([5.5, 3])
     print(x)
     # 根据已有的tensor建立新的tensor：没有另外指定时，new_* 方法沿用 x 的 dtype 和设备
-    # Create a tensor from an existing one. The new_* methods keep the dtype and the device of x by default.
+    # Create a tensor from an existing one. By default, the new_* methods use the dtype and the device of x.
     print(x.new_ones(2).dtype)  # torch.float32
-    # 也可以提供新的值，例如另一个 dtype；尺寸总是要给的
-    # You can also provide another dtype. The size must always be given.
+    # 也可以提供新的值，例如另一个 dtype；尺寸则必须给出
+    # You can also specify another dtype. The size is always required.
     x = x.new_ones(5, 3, dtype=torch.double)
     print(x)
     # 覆盖 dtype：randn_like 的尺寸取自 x，所以结果size一致
@@ -96,7 +99,8 @@ def operations(args):
     """运算 · Operations
 
     加法的四种写法、索引、改变形状（view 与 reshape）、取出 Python 数值，以及矩阵乘法、广播、求和、拼接。
-    Add in four ways, index, reshape, and get a Python number; then multiply matrices, broadcast, sum and join.
+    Add tensors in four ways, index and reshape them, and get a Python number from one. Then multiply matrices,
+    broadcast, sum and join tensors.
     """
     x = torch.randn(5, 3)
     # 以加法为例 · Addition as an example
@@ -117,15 +121,15 @@ def operations(args):
     # Index as in NumPy. However, negative steps are not allowed: to reverse x, write x.flip(0) instead of x[::-1].
     print(x[:, 1])
     # 改变形状：view 从不复制，y 和 x 是同一块内存，只是形状不同
-    # Change the shape. view never copies, so y shares the memory of x and only has another shape.
+    # Change the shape. view never copies data, so y shares the memory of x and differs only in its shape.
     x = torch.randn(4, 4)
     y = x.view(16)
     # -1 表示这一维的大小根据其余各维来计算
-    # A size of -1 is computed from the other sizes.
+    # A size of -1 is inferred from the other sizes.
     z = x.view(-1, 8)
     print(x.size(), y.size(), z.size())
     # 转置后的元素在内存里不再按行排列，view 无法表示；x.t().reshape(-1) 会复制一份
-    # The elements of the transpose do not lie row after row in memory, so view fails. x.t().reshape(-1) makes a copy.
+    # The elements of the transpose are not stored row by row, so view fails. x.t().reshape(-1) makes a copy.
     with refused(RuntimeError):
         x.t().view(-1)
     # 如果是仅包含一个元素的tensor，可以使用.item()来得到对应的python数值
@@ -137,17 +141,17 @@ def operations(args):
     # 超过100种tensor的运算操作，见 https://docs.pytorch.org/docs/stable/torch.html ；这里补充常用的四种
     # The page linked above describes more than 100 operations. Here are four of the most common ones.
     a = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    # 矩阵乘法：(2, 3) 乘 (3, 2)，得到 (2, 2)
-    # Compute the matrix product: (2, 3) times (3, 2) gives (2, 2).
+    # 矩阵乘法：形状 (2, 3) 乘 (3, 2)，得到 (2, 2)
+    # Compute the matrix product. The shapes (2, 3) and (3, 2) give the shape (2, 2).
     print(a @ a.t())  # tensor([[14, 32], [32, 77]])
     # 广播：形状为 (3,) 的一行加到 (2, 3) 的每一行上
-    # Broadcasting: the row of shape (3,) is added to each row of the matrix of shape (2, 3).
+    # Broadcasting adds the row of shape (3,) to each row of the matrix of shape (2, 3).
     print(a + torch.tensor([10, 20, 30]))  # tensor([[11, 22, 33], [14, 25, 36]])
-    # 求和：dim 指定沿哪一维相加，结果里就没有这一维了
-    # Sum over the dimension dim. The result no longer has this dimension.
+    # 求和：不写 dim 时所有元素相加；dim 指定沿哪一维相加，结果里就没有这一维了
+    # Sum all elements, or sum over the dimension dim, which the result then no longer has.
     print(a.sum(), a.sum(dim=0), a.sum(dim=1))  # tensor(21) tensor([5, 7, 9]) tensor([ 6, 15])
     # 拼接：cat 沿已有的一维接起来，stack 会新建一维
-    # Join tensors. cat joins them along an existing dimension, and stack makes a new one.
+    # Join tensors. cat joins them along an existing dimension, whereas stack creates a new one.
     print(torch.cat([a, a]).shape, torch.stack([a, a]).shape)  # (4, 3) and (2, 2, 3)
 
 
@@ -155,12 +159,12 @@ def numpy_bridge(args):
     """桥接Numpy · The bridge to NumPy
 
     张量与数组互相转换：.numpy() 和 from_numpy() 共享内存，torch.tensor() 复制一份。
-    Convert between tensors and arrays. .numpy() and from_numpy() share the memory; torch.tensor() makes a copy.
+    Convert between tensors and arrays. .numpy() and from_numpy() share memory, whereas torch.tensor() makes a copy.
     """
     a = torch.ones(5)
     print(a)
     # 转换成数组；需要求导的张量不能直接转换，要写 a.detach().numpy()
-    # A tensor that requires grad must be detached first: a.detach().numpy().
+    # Convert the tensor to an array. A tensor that requires grad must be detached first, as in a.detach().numpy().
     b = a.numpy()
     print(b)
     # 张量和数组共享它们的底层内存位置，因此一个改变时，另一个也会改变
@@ -168,8 +172,8 @@ def numpy_bridge(args):
     a.add_(1)
     print(a)
     print(b)
-    # numpy数组转换为张量：也共享内存；NumPy 默认的小数类型是 float64
-    # Convert an array to a tensor. They share memory, too. NumPy's default type for decimals is float64.
+    # numpy数组转换为张量：也共享内存；NumPy 默认的浮点类型是 float64
+    # Convert an array to a tensor. They share memory, too. NumPy's default floating-point type is float64.
     import numpy as np
 
     a = np.ones(5)
@@ -178,12 +182,12 @@ def numpy_bridge(args):
     print(a)
     print(b)
     # torch.tensor 会复制一份，所以后来改变 a 不影响 copy
-    # torch.tensor makes a copy, which later changes do not affect.
+    # torch.tensor makes a copy, so later changes to a do not affect it.
     copy = torch.tensor(a)
     a[0] = 100
     print(copy)  # tensor([2., 2., 2., 2., 2.], dtype=torch.float64)
     # CPU上的张量都支持与Numpy的相互转换，NumPy 没有的类型除外，如 bfloat16
-    # Tensors on the CPU can be converted to NumPy and back, except for data types that NumPy does not have.
+    # Tensors on the CPU can be converted to NumPy and back, unless NumPy lacks their data type, such as bfloat16.
     with refused(TypeError):
         torch.ones(3, dtype=torch.bfloat16).numpy()
 
@@ -191,14 +195,15 @@ def numpy_bridge(args):
 def devices(args):
     """pytorch有关cuda的基本操作与概念 · Devices: the CPU and the GPU
 
-    张量和模型要在同一设备上才能一起运算。没有 GPU 时，一部分用 meta 设备演示：它只有形状，没有数值。
-    Tensors and models must be on the same device. Without a GPU, the device meta is used: it has shapes, but no data.
+    张量和模型要在同一设备上才能一起运算。没有 GPU 时，一部分用 meta 设备演示，那里的张量只有形状，没有数值。
+    Move tensors and models to the same device, so that they can be combined. Without a GPU, some of the lines use
+    the device meta, whose tensors have shapes but no data.
     """
     # 查看GPU是否可用，查看GPU数量
     # Check whether PyTorch can use a GPU with CUDA, and count the GPUs.
     print(torch.cuda.is_available(), torch.cuda.device_count())
     # 默认情况下，Tensor会被存在内存上，由 CPU 计算
-    # By default, a tensor is stored in main memory and the CPU computes with it.
+    # By default, a tensor is stored in main memory, and the CPU computes with it.
     x = torch.tensor([1, 2, 3])
     print(x)
     print(x.device)  # cpu
@@ -207,12 +212,12 @@ def devices(args):
         # Get the index of the current GPU, counted from 0, and the name of the GPU with index 0.
         print(torch.cuda.current_device(), torch.cuda.get_device_name(0))
         # 当前 GPU 是 0 号时，cuda(0)和cuda()等价：都把张量复制到这块 GPU 上
-        # While GPU 0 is the current one, cuda(0) and cuda() do the same: they copy the tensor to this GPU.
+        # If GPU 0 is the current one, cuda(0) and cuda() are equivalent. Both copy the tensor to this GPU.
         device = torch.device("cuda")  # a CUDA device object
         print(x.cuda(0), x.cuda(), x.to(device))
 
     # 可以使用.to方法移动到任何设备（device）上；这里用本次运行的设备，没有 GPU 就是 CPU
-    # The method .to moves a tensor to any device. Here it is the device of this run: the GPU, or else the CPU.
+    # The method .to moves a tensor to any device. This code uses the device of the run, or the CPU if there is no GPU.
     device = args.device
     x = torch.randn(1)
     # 直接在这个设备上创建tensor
@@ -221,31 +226,32 @@ def devices(args):
     x = x.to(device)
     z = x + y
     print(z)
-    # .to也能在移动时改变dtype；苹果的 mps 没有 double
-    # .to can change the dtype as well. Apple's device mps does not support double.
+    # .to也能在移动时改变dtype；苹果的 mps 不支持 double
+    # .to can also change the dtype during the move. Apple's device mps does not support double.
     if device.type != "mps":
         print(z.to("cpu", torch.double))
 
     # 没有 GPU 时，下面用 meta 代替它，这样放错设备同样会报错
-    # Without a GPU, the lines below use meta instead, so a tensor on the wrong device is an error here as well.
+    # Without a GPU, the lines below use meta instead, so a tensor on the wrong device still raises an error.
     there = device if device.type != "cpu" else torch.device("meta")
     # 直接在创建的时候就指定设备
-    # You can name the device when you create a tensor.
+    # You can specify the device when you create a tensor.
     x = torch.tensor([1, 2, 3], device=there)
     # 如果对在GPU上的数据进行运算，那么结果还是存放在GPU上
     # The result of a computation on the GPU stays on the GPU.
     y = x**2
     print(y)
     # 存储在不同位置中的数据是不可以直接进行计算的，只有 CPU 上 0 维的张量例外，如 torch.tensor(1)
-    # Data on different devices cannot be combined, except for a tensor on the CPU without dimensions: torch.tensor(1).
+    # Tensors on different devices cannot be combined, except a zero-dimensional CPU tensor, such as torch.tensor(1).
     with refused(RuntimeError):
         z = y + torch.tensor([1, 2, 3])
     # 通过检查模型的参数的device属性来查看存放模型的设备
-    # The device of a model is the device of its parameters.
+    # To find the device of a model, look at the device of its parameters.
     net = nn.Linear(3, 1)
     print(next(net.parameters()).device)  # cpu
-    # 将模型转换到GPU上：net.to 改变 net 本身；张量的 x.to 则不改变 x，而是返回另一个张量
-    # Move the model to the GPU. net.to moves net itself, whereas x.to returns another tensor.
+    # 将模型转换到GPU上：net.to 改变 net 本身；张量的 x.to 则不改变 x，而是返回那个设备上的张量（meta 不保存数值）
+    # Move the model to the GPU. net.to moves net itself, whereas x.to returns a tensor on that device and leaves x
+    # where it is. On the device meta, the values of the weights are lost.
     net.to(there)
     print(next(net.parameters()).device)
     # 需要保证模型输入的Tensor和模型都在同一设备上，否则会报错
@@ -260,7 +266,7 @@ def autograd(args):
     """自动求导 · 张量 · Autograd: a tensor and its history
 
     设置 requires_grad=True 之后，对张量的运算会记录成计算图，backward() 沿着图求出梯度。
-    With requires_grad=True, the operations on a tensor are recorded as a graph, and backward() computes gradients.
+    Set requires_grad=True to record the operations on a tensor as a graph, from which backward() computes gradients.
     """
     # 创建一个张量并设置requires_grad=True用来追踪其计算历史
     # Create a tensor, and set requires_grad=True to track the operations on it.
@@ -272,7 +278,7 @@ def autograd(args):
     print(y)
     print(y.grad_fn)
     # 用户自己创建的张量没有 grad_fn；由不需要求导的张量算出来的结果也没有
-    # A tensor that you create has no grad_fn, and neither has a result of tensors that do not require grad.
+    # A tensor that you create yourself has no grad_fn. Neither has the result of tensors that do not require grad.
     print(x.grad_fn)  # None
     # 对y进行更多操作 · More operations on y
     z = y * y * 3
@@ -280,11 +286,11 @@ def autograd(args):
     out = z.mean()
     print(z, out)
     # 运行时定义（define-by-run）：计算图就是实际运行过的代码，所以每次迭代可以不同
-    # Define-by-run: the code builds the graph as it runs, so the graph can be different in each iteration.
+    # Define-by-run means that the code builds the graph as it runs, so the graph can differ in each iteration.
     for double in (False, True):
         print((x * 2 if double else x - 1).grad_fn)
-    # .requires_grad_(...) 原地改变标志，括号里默认是 True；新建的张量没有指定时是 False
-    # .requires_grad_() changes the flag in place, to True by default. The flag of a new tensor is False by default.
+    # .requires_grad_(...) 原地改变标志，不写参数时改成 True；新建的张量没有指定时是 False
+    # .requires_grad_() changes the flag in place, by default to True. The flag of a new tensor is False by default.
     a = torch.randn(2, 2)
     a = (a * 3) / (a - 1)
     print(a.requires_grad)  # False
@@ -292,11 +298,12 @@ def autograd(args):
     print(a.requires_grad)  # True
     b = (a * a).sum()
     print(b.grad_fn)
-    # 不追踪有两种办法：.detach() 返回一个不被跟踪的新张量，x 本身照旧被跟踪
-    # There are two ways to avoid tracking. detach() returns a new tensor that is not tracked, while x still is.
+    # 常用的不追踪的办法有两种，一种是用 .detach() 返回一个不被跟踪的新张量，它与 x 共享内存；x 本身照旧被跟踪
+    # There are two common ways to avoid tracking. One is .detach(), which returns a new, untracked tensor that shares
+    # the memory of x. x itself is still tracked.
     print(x.detach().requires_grad)  # False
     # 另一种是 with torch.no_grad():，在评估模型时特别有用，可以省内存
-    # The other way is torch.no_grad(). It is useful for evaluating a model, because it saves memory.
+    # The other is torch.no_grad(). It is especially useful for evaluating a model, because it saves memory.
     with torch.no_grad():
         print((x * 2).requires_grad)  # False
 
@@ -306,39 +313,41 @@ def autograd(args):
     # operation, so y.grad is None.
     out.backward()
     # 输出导数 d(out)/dx：out 是四个 3(x+2)**2 的平均，所以导数是 3(x+2)/2，当 x=1 时等于 4.5
-    # Print d(out)/dx. out is the mean of four values 3(x+2)**2, so the derivative is 3(x+2)/2, which is 4.5 for x=1.
+    # Print d(out)/dx. out is the mean of the four values 3(x+2)**2, so its derivative is 3(x+2)/2, or 4.5 for x=1.
     print(x.grad)  # tensor([[4.5, 4.5], [4.5, 4.5]])
-    # 不能接着再调用一次：第一次 backward() 已经释放了计算图里保存的中间结果
-    # backward() cannot be called twice. The first call has freed the intermediate results in the graph.
+    # 不能接着再调用一次：第一次 backward() 已经释放了计算图里保存的中间结果，除非写成 backward(retain_graph=True)
+    # A second call of backward() fails, because the first one has freed the intermediate results in the graph. To keep
+    # them, call out.backward(retain_graph=True).
     with refused(RuntimeError):
         out.backward()
     # 标量不需要为 backward() 指定参数；元素更多时，需要一个形状匹配的 gradient 参数
-    # backward() needs no argument for a scalar. A tensor with more elements needs a gradient of the same shape.
+    # For a scalar, backward() needs no argument. For a tensor of more elements, it needs a gradient of the same shape.
     with refused(RuntimeError):
         (a * 2).backward()
     (a * 2).backward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     print(a.grad)  # tensor([[2., 4.], [6., 8.]])
-    # out 是一个标量，因此 out.backward() 和 out.backward(torch.tensor(1.)) 等价；下面的和也是标量，对每个元素的导数是 2
-    # 梯度将会自动累加到.grad属性，所以已有的梯度都加上 2
-    # out is a scalar, so out.backward() and out.backward(torch.tensor(1.)) are equivalent. The sum below is a scalar,
-    # too. Its derivative is 2 for each element. Gradients add up in .grad, so 2 is added to each of the old ones.
+    # out 是一个标量，因此 out.backward() 和 out.backward(torch.tensor(1.)) 等价
+    # 下面求出的和也是标量，对每个元素的导数是 2；梯度将会自动累加到.grad属性，所以已有的梯度都加上 2
+    # out is a scalar, so out.backward() and out.backward(torch.tensor(1.)) are equivalent. The sum below is also a
+    # scalar, and its derivative with respect to each element is 2. Gradients accumulate in .grad, so 2 is added to
+    # each of the existing ones.
     (a * 2).sum().backward(torch.tensor(1.0))
     print(a.grad)  # tensor([[4., 6.], [8., 10.]])
 
 
 class Net(nn.Module):
-    """Turn images (N, 1, 32, 32) into logits (N, 10): ten scores for each image.
+    """Turn images of shape (N, 1, 32, 32) into logits of shape (N, 10), which are ten scores for each image.
 
-    `forward` computes the output from the input. autograd derives the backward computation from it, so
-    all of its operations must be differentiable: argmax ends the graph, and round has the gradient 0.
+    `forward` computes the output from the input. autograd derives the backward computation from it, so all of
+    its operations must be differentiable. For example, argmax ends the graph, and the gradient of round is 0.
 
-    一个小型卷积网络。只需要定义 forward，反向的计算由 autograd 自动得到；所以里面要用可导的运算。
+    一个小型卷积网络。只需要定义 forward，反向的计算由 autograd 自动得到，所以 forward 里要用可导的运算。
     """
 
     def __init__(self):
         super().__init__()
         # 卷积让一个小窗口（卷积核）滑过图片，在每个位置算一次加权和，所以同样的图案在哪里都认得出
-        # A convolution slides a small window (the kernel) over the image, and computes a weighted sum at each place.
+        # A convolution slides a small window (the kernel) over the image and computes a weighted sum at each position.
         # 输入图像channel：1；输出channel：6；5x5卷积核
         # This one has 1 input channel, 6 output channels and kernels of 5x5 pixels.
         self.conv1 = nn.Conv2d(1, 6, 5)
@@ -351,13 +360,13 @@ class Net(nn.Module):
 
     def forward(self, x):
         # 2x2 Max pooling：每个 2x2 的格子只留最大值，高和宽减半
-        # Max pooling keeps the largest value of each 2x2 square, so height and width are halved.
+        # Max pooling keeps the largest value of each 2x2 square, so the height and the width are halved.
         x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))  # (N, 1, 32, 32) -> (N, 6, 28, 28) -> (N, 6, 14, 14)
         # 池化窗口如果是方阵,则可以只使用一个数字进行定义：2 就是 (2, 2)
-        # If the window is a square, a single number is enough.
+        # If the window is a square, a single number is enough. Here 2 means (2, 2).
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (N, 6, 14, 14) -> (N, 16, 10, 10) -> (N, 16, 5, 5)
         # 把每张图片展平成一行；PyTorch 自带的写法是 torch.flatten(x, 1)
-        # Flatten each image to one row. torch.flatten(x, 1) does the same.
+        # Flatten each image into one row. PyTorch's own torch.flatten(x, 1) does the same.
         x = x.view(-1, self.num_flat_features(x))  # (N, 16, 5, 5) -> (N, 400)
         x = F.relu(self.fc1(x))  # (N, 400) -> (N, 120)
         x = F.relu(self.fc2(x))  # (N, 120) -> (N, 84)
@@ -377,8 +386,8 @@ def neural_network(args):
     """神经网络 · Neural networks
 
     定义网络，计算损失，反向传播，更新权重：每一部分都接着使用前面的变量。
-    Define a network, compute a loss and its gradients, and update the weights. Each part goes on with the variables
-    of the part before.
+    Define a network, compute a loss and its gradients, and update the weights. Each part continues with the variables
+    of the previous part.
     """
     import torch.nn as nn
     import torch.nn.functional as F
@@ -388,12 +397,12 @@ def neural_network(args):
     net = Net()
     print(net)
     # 可学习参数：五层各有一个权重和一个偏置，所以是 10 个
-    # The learnable parameters: each of the five layers has a weight and a bias, which makes ten.
+    # List the learnable parameters. There are ten, because each of the five layers has a weight and a bias.
     params = list(net.parameters())
     print(len(params))
     print(params[0].size())  # conv1's .weight
     # 尝试一个随机的32x32的输入：四个数分别是批大小、通道数、高、宽
-    # Try a random input of 32x32. The four numbers are batch size, channels, height and width.
+    # Try a random 32x32 input. The four numbers are the batch size, the number of channels, the height and the width.
     input = torch.randn(1, 1, 32, 32)
     out = net(input)
     print(out)
@@ -401,11 +410,11 @@ def neural_network(args):
     # The outputs are logits. Unlike probabilities, they need not sum to 1. Softmax turns them into probabilities.
     print(out.sum().item(), F.softmax(out, dim=1).sum().item())
     # 清零所有参数的梯度缓存，然后进行随机梯度的反向传播
-    # Clear the gradients of all parameters, then propagate a random gradient backward.
+    # Clear the gradients of all parameters, then backpropagate a random gradient.
     net.zero_grad()
     out.backward(torch.randn(1, 10))
     # 小批量（mini-batches）：Conv2d 也接受单个样本，Net 却不接受，它会把 16 个通道当成 16 个样本
-    # Mini-batches: Conv2d takes a single sample as well, but Net does not. It mistakes 16 channels for 16 samples.
+    # Net takes only mini-batches. Conv2d also takes a single sample, but Net would mistake 16 channels for 16 samples.
     with refused(RuntimeError):
         net(input[0])
     # 如果是一个单独的样本，使用input.unsqueeze(0)来添加一个“假的”批大小维度
@@ -419,9 +428,9 @@ def neural_network(args):
     # 本例子中使用模拟数据，而不是真正的答案
     # This example uses random numbers instead of a real target.
     target = torch.randn(10)
-    # 使目标值与数据值形状一致，都是 (1, 10)；不一致时会按广播计算，只警告，损失可能算错
-    # Give the target the shape of the output, (1, 10). Other shapes are broadcast with only a warning, and the loss
-    # can be wrong.
+    # 使目标值与数据值形状一致，都是 (1, 10)；不一致时会按广播计算，只警告而不报错，损失可能算错
+    # Give the target the shape of the output, (1, 10). A target of another shape is broadcast with only a warning,
+    # so the loss can be wrong.
     target = target.view(1, -1)
     # 均方误差函数：误差平方的平均，与手算的结果一致
     # MSELoss computes the mean of the squared errors. A calculation by hand gives the same result.
@@ -435,7 +444,7 @@ def neural_network(args):
     #       -> MSELoss
     #       -> loss
     # 使用loss的.grad_fn属性跟踪反向传播过程：先是 MSELoss，再是最后的 linear（名为 Addmm），然后是 relu
-    # Follow .grad_fn backward from the loss: first MSELoss, then the last linear layer (Addmm), then relu.
+    # Follow .grad_fn backward from the loss. First comes MSELoss, then the last linear layer (named Addmm), then relu.
     print(loss.grad_fn)
     linear = loss.grad_fn.next_functions[0][0]
     print(linear)
@@ -445,9 +454,9 @@ def neural_network(args):
 
     # ---- 反向传播 · Backpropagation ----
     # loss.backward() 算出每个参数的梯度；看看 conv1 的偏置（bias）在反向传播前后的梯度
-    # loss.backward() computes the gradient of every parameter. Compare the gradient of conv1's bias before and after.
+    # loss.backward() computes the gradient of every parameter. Print the gradient of conv1's bias before and after it.
     # 清零所有参数（parameter）的梯度缓存，否则梯度将会与已有的梯度累加；清零后 .grad 是 None
-    # Clear the gradients of all parameters, because new gradients are added to old ones. Then .grad is None.
+    # Clear the gradients of all parameters, because new gradients are added to the old ones. This sets .grad to None.
     net.zero_grad()
     print("conv1.bias.grad before backward")
     print(net.conv1.bias.grad)  # None
@@ -457,7 +466,7 @@ def neural_network(args):
 
     # ---- 更新权重 · Updating the weights ----
     # 最简单的更新规则是随机梯度下降法（SGD）；照公式写，得到的却是一个新张量，不能当作层的参数
-    # The simplest update rule is stochastic gradient descent (SGD). Written as a formula, it creates a new tensor,
+    # The simplest update rule is stochastic gradient descent (SGD). The formula itself creates a new tensor,
     # which a layer does not accept as its parameter.
     learning_rate = 0.01
     weight, gradient = net.fc3.weight, net.fc3.weight.grad
@@ -465,19 +474,21 @@ def neural_network(args):
     with refused(TypeError):
         net.fc3.weight = weight
     # 所以要原地改变每个参数；需要求导的叶子张量只有在 no_grad 里才能原地改变，更新本身也不该被追踪
-    # So change each parameter in place. A leaf that requires grad can only be changed in place under no_grad, and the
-    # update itself should not be tracked either.
+    # So change each parameter in place. A leaf that requires grad can be changed in place only under no_grad. Besides,
+    # the update itself should not be tracked.
     with torch.no_grad():
         for parameter in net.parameters():
             parameter -= learning_rate * parameter.grad
-    # 创建优化器（optimizer）：换成 Nesterov 动量的 SGD、Adam 或 RMSprop，也只需要改这一行
-    # Create an optimizer. To use optim.SGD(..., nesterov=True), optim.Adam or optim.RMSprop, change only this line.
+    # 创建优化器（optimizer）：换成 Adam、RMSprop，或带 Nesterov 动量的 SGD（加上 momentum=0.9, nesterov=True），
+    # 也只需要改 optimizer = 这一行
+    # Create an optimizer. To use optim.Adam, optim.RMSprop, or SGD with Nesterov momentum, change only the line
+    # `optimizer = ...`. Nesterov momentum needs momentum=0.9 and nesterov=True.
     import torch.optim as optim
 
     optimizer = optim.SGD(net.parameters(), lr=0.01)
     # 优化器的一步与手写的一步相同：梯度没有变，所以权重再减去同样的一项
-    # A step of the optimizer does the same as the step by hand. The gradients have not changed, so the same amount is
-    # subtracted from the weights once more.
+    # A step of the optimizer does the same thing as the step by hand. The gradients have not changed, so the same
+    # amount is subtracted from the weights once more.
     optimizer.step()
     print(torch.allclose(net.fc3.weight, weight - learning_rate * gradient))  # True
     # 2. 在输入数据集上迭代：这里只有一张图片
@@ -502,19 +513,19 @@ def training_loop(args):
     """一个神经网络的典型训练过程 · A training loop on real data
 
     scikit-learn 自带 1,797 张手写数字（8×8）：用其中 1,437 张训练，再用其余 360 张测试准确率。
-    Train on 1,437 of the 1,797 handwritten digits in scikit-learn, then measure the accuracy on the other 360.
+    Train a model on 1,437 of the 1,797 handwritten digits in scikit-learn. Measure its accuracy on the other 360.
     """
     from sklearn.datasets import load_digits
 
-    # 像素从 0 到 16 缩放到 [0, 1]；标签是类别编号 0 到 9，类型为 int64
-    # Scale the pixels from 0...16 to [0, 1]. The labels are the class numbers from 0 to 9, as int64.
+    # 把像素值从 [0, 16] 缩放到 [0, 1]；标签是类别编号 0 到 9，类型为 int64
+    # Scale the pixels from [0, 16] to [0, 1]. The labels are the class numbers from 0 to 9, of type int64.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     dataset = TensorDataset(images.float() / 16, labels.long())  # (1797, 64) and (1797,)
     # 随机划分成两部分：测试图片不参加训练，才能看出模型认不认得新图片
     # Split the data at random. The test images are not used in training, so they show how well the model generalizes.
     train_set, test_set = random_split(dataset, [1437, 360])
     # 数据加载器：每次给出一批 64 张，每轮重新打乱
-    # The loader returns batches of 64 images. It shuffles the images again in every epoch.
+    # The loader returns batches of 64 images. It reshuffles the images in every epoch.
     train_loader = DataLoader(train_set, batch_size=64, shuffle=True)
     model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
     # 交叉熵损失：输入得分（logits）和类别编号，里面已经包含 softmax
@@ -530,8 +541,9 @@ def training_loop(args):
         # 打印最后一批的损失：有起伏，但总的趋势是下降
         # Print the loss of the last batch. It goes up and down, but it tends to fall.
         print(f"epoch {epoch}: loss {loss.item():.3f}")
-    # 测试：得分最大的一个就是预测的数字；测试用不到梯度，不计算更快，也更省内存
-    # Test the model. The digit with the largest score is the prediction. Testing is faster without gradients.
+    # 测试：得分最大的一个就是预测的数字；测试用不到梯度，不计算梯度更快，也更省内存
+    # Test the model. The digit with the highest score is the prediction. Without gradients, testing takes less time
+    # and less memory.
     images, labels = test_set[:]
     with torch.no_grad():
         predicted = model(images).argmax(dim=1)
@@ -543,14 +555,14 @@ def training_loop(args):
 
 
 def first_examples(args):
-    """自动求导例子 1, 自动求导例子 2, Loading data from numpy · Autograd twice, and NumPy
+    """自动求导例子 1, 自动求导例子 2, Loading data from numpy · Two autograd examples and data from NumPy
 
     先对一个公式求导，再训练线性层一步，最后在 NumPy 数组与张量之间互相转换。
     Differentiate a formula, train a linear layer for one step, and convert between an array and a tensor.
     """
     # 自动求导例子 1 · Autograd, example 1
     # 使用单个数字创建tensor；requires_grad=True：追踪它的所有操作，用于之后计算梯度
-    # Create tensors of a single number. requires_grad=True tracks the operations on them, to compute gradients.
+    # Create tensors from single numbers. requires_grad=True tracks the operations on them, to compute gradients later.
     x = torch.tensor(1.0, requires_grad=True)
     w = torch.tensor(2.0, requires_grad=True)
     b = torch.tensor(3.0, requires_grad=True)
@@ -565,7 +577,7 @@ def first_examples(args):
 
     # 自动求导例子 2 · Autograd, example 2
     # 创建 tensor shape 为(10, 3)和(10, 2)，随机初始化
-    # Create random tensors of shape (10, 3) and (10, 2).
+    # Create random tensors of the shapes (10, 3) and (10, 2).
     x = torch.randn(10, 3)
     y = torch.randn(10, 2)
     # 一个全连接层：3 个输入，2 个输出
@@ -576,18 +588,18 @@ def first_examples(args):
     # 损失函数和优化器 · Loss function and optimizer
     criterion = nn.MSELoss()
     optimizer = torch.optim.SGD(linear.parameters(), lr=0.01)
-    # Forward 计算，然后计算损失 · Forward pass, and the loss
+    # Forward 计算，然后计算损失 · Forward pass and loss
     pred = linear(x)
     loss = criterion(pred, y)
     print("loss: ", loss.item())
-    # Backward 计算，然后打印梯度 · Backward pass, and the gradients
+    # Backward 计算，然后打印梯度 · Backward pass and gradients
     loss.backward()
     print("dL/dw: ", linear.weight.grad)
     print("dL/db: ", linear.bias.grad)
     # 进行权重更新 · Update the weights
     optimizer.step()
     # 在权重更新之后，再次查看损失：它变小了
-    # After the update, the loss is smaller.
+    # Look at the loss again. After the update, it is smaller.
     pred = linear(x)
     loss = criterion(pred, y)
     print("loss after 1 step optimization: ", loss.item())
@@ -598,7 +610,7 @@ def first_examples(args):
     # Convert the numpy array to a torch tensor.
     y = torch.from_numpy(x)
     # 再转换回 numpy array，三者共享内存
-    # Convert the torch tensor to a numpy array. All three share their memory.
+    # Convert the torch tensor to a numpy array. All three share the same memory.
     z = y.numpy()
     print(y, z)
 
@@ -609,8 +621,9 @@ def official_dataset(args):
     取出一个样本，再用数据加载器分批读取。没有 --download 时，用形状相同的随机图片代替 CIFAR-10。
     Get a sample, then load batches. Without --download, random images of the same shape replace CIFAR-10.
     """
-    # transform 包含了如何对数据进行处理：ToTensor 把图片变成 [C, H, W]、取值 [0, 1.0] 的张量
-    # The transform says how to process the data. ToTensor turns an image into a tensor [C, H, W] with values in [0, 1].
+    # transform 包含了如何对数据进行处理：ToTensor 把图片变成形状为 [C, H, W]、取值在 [0, 1.0] 之间的张量
+    # The transform defines how to process the data. ToTensor turns an image into a tensor of shape [C, H, W] with
+    # values in [0, 1].
     transform = transforms.ToTensor()
     # 下载 CIFAR-10（170 MB），或者随机生成 1000 张图片
     # Download the CIFAR-10 dataset (170 MB), or generate 1000 random images.
@@ -626,13 +639,13 @@ def official_dataset(args):
     print(image.size())  # torch.Size([3, 32, 32])
     print(label)
     # 数据加载器：设置batch大小，是否打乱等
-    # A loader needs to know the batch size, and whether to shuffle.
+    # Create a data loader. Set the batch size, whether to shuffle, and other options.
     train_loader = DataLoader(dataset=train_dataset, batch_size=64, shuffle=True)
     # 遍历加载器 得到每个batch
     # Iterate over the loader to get each batch.
     data_iter = iter(train_loader)
     # next方法得到一个batch：标签也是张量，类型为 int64
-    # next() returns a batch. The labels are a tensor as well, of type int64.
+    # next() returns a batch. The labels are a tensor as well, and their type is int64.
     images, labels = next(data_iter)
     print(images.shape, labels.shape)
     # 每次batch大小进行喂入数据，也就是一次喂一批：遍历一次就是一轮，最后一批可能较小
@@ -640,7 +653,7 @@ def official_dataset(args):
     for images, labels in train_loader:
         # 训练的代码写在这里 · Training code should be written here.
         pass
-    print(len(train_loader), "batches; the last:", images.shape)
+    print(len(train_loader), "batches, the last of shape", images.shape)
 
 
 class CustomDataset(Dataset):
@@ -650,14 +663,14 @@ class CustomDataset(Dataset):
     """
 
     def __init__(self):
-        # 1. 初始化工作，例如记下文件名和 transform · Prepare the dataset: for example, list the files
+        # 1. 初始化工作，例如记下文件名和 transform · Prepare the dataset, for example by listing the files
         pass
 
     def __getitem__(self, index):
         # 1. 从路径去读文件 · Read a file from its path
         # 2. torchvision.Transform 处理数据 · Process the data with a transform
         # 3. 返回一对 image & label
-        # 3. Return a pair of an image and its label.
+        # 3. Return an image and its label as a pair.
         pass
 
     def __len__(self):
@@ -667,10 +680,11 @@ class CustomDataset(Dataset):
 
 
 class BagDataset(Dataset):
-    """Read images and masks from two folders, in which an image and its mask have the same file name.
+    """Read images from one folder and masks from another. An image and its mask have the same file name.
 
-    An item is an image, a uint8 array (160, 160, 3) before the transform, and its mask, float32 (2, 160, 160).
-    The mask is one-hot: channel 0 is 1 where the mask is black, channel 1 is 1 where it is white.
+    An item is a pair of an image and its mask. Before the transform, the image is a uint8 array of shape
+    (160, 160, 3). The mask is a float32 tensor of shape (2, 160, 160). It is one-hot, so channel 0 is 1 where
+    the mask is black, and channel 1 is 1 where the mask is white.
 
     自己的数据集：图片和掩码分别放在两个文件夹里，文件名相同。
     """
@@ -690,14 +704,15 @@ class BagDataset(Dataset):
     def __getitem__(self, idx):
         img_name = self.names[idx]
         # 读入图片：cv2.imread 在 Windows 上打不开含中文的路径，所以先读出字节再解码
-        # Read the image. On Windows, cv2.imread cannot open a path with Chinese in it, so decode the file's bytes.
+        # Read the image. On Windows, cv2.imread cannot open a path with Chinese characters, so read the bytes first
+        # and then decode them.
         imgA = cv2.imdecode(np.fromfile(self.image_dir / img_name, np.uint8), 1)
         imgA = cv2.resize(imgA, (160, 160))
         # OpenCV 的颜色顺序是 BGR，而 Normalize 的均值按 RGB 的顺序给出，所以先转换
-        # OpenCV's order of the colors is BGR, but the mean for Normalize is in RGB order.
+        # OpenCV orders the colors as BGR, but the mean for Normalize is in RGB order, so convert the image first.
         imgA = cv2.cvtColor(imgA, cv2.COLOR_BGR2RGB)
         # 读入mask图片，0表示以灰度模式读；缩放用最近邻，不会在边缘产生中间的灰度
-        # Read the mask in grayscale (0). Nearest-neighbor resizing adds no gray values at the edges.
+        # Read the mask. The 0 means grayscale. Nearest-neighbor resizing adds no intermediate grays at the edges.
         imgB = cv2.imdecode(np.fromfile(self.mask_dir / img_name, np.uint8), 0)
         imgB = cv2.resize(imgB, (160, 160), interpolation=cv2.INTER_NEAREST_EXACT)
         # 黑色是第 0 类，白色是第 1 类；白色存成 1 或 255 都可以
@@ -715,19 +730,20 @@ def own_dataset(args):
     """使用自己的数据 · Your own data: images and masks in two folders
 
     读入图片和掩码，划分成训练集和测试集，再分批加载；这里的图片是脚本自己画的圆盘。
-    Read images and masks, split them for training and test, and load batches. This script draws the images itself.
+    Read images and masks, split them into a training set and a test set, and load batches. The images show
+    discs, which the script draws itself.
     """
     # 像下面一样使用自己数据 构造loader加载器；数据集是空的，没有样本可以打乱，所以报错
-    # Construct a loader for your own data. This dataset is empty, so it has no samples to shuffle.
+    # Construct a loader for your own data. This dataset is empty, so there is nothing to shuffle, which is an error.
     custom_dataset = CustomDataset()
     with refused(ValueError):
         DataLoader(dataset=custom_dataset, batch_size=64, shuffle=True)
     # 转成张量再标准化：均值和标准差是 ImageNet 的，顺序为 RGB
-    # Convert to a tensor, then normalize with the mean and the standard deviation of ImageNet, in RGB order.
+    # Convert the image to a tensor. Then normalize it with ImageNet's mean and standard deviation, in RGB order.
     normalize = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     transform = transforms.Compose([transforms.ToTensor(), normalize])
     # 画 20 张图片和掩码；用自己的数据时，换成自己的两个文件夹，并去掉 draw_discs 这一行
-    # Draw 20 images and masks. To use your own data, name your two folders, and leave out the line with draw_discs.
+    # Draw 20 images and masks. To use your own data, set the two folders to yours, and delete the line with draw_discs.
     image_dir, mask_dir = args.out_dir / "bag_data", args.out_dir / "bag_data_msk"
     draw_discs(image_dir, mask_dir)
     # 实例化一个对象 · Create an instance
@@ -739,14 +755,14 @@ def own_dataset(args):
     train_size = int(0.9 * len(bag))
     test_size = len(bag) - train_size
     # random_split:按照给定的长度将数据集划分成没有重叠的新数据集组合，每个样本分到哪一个是随机的
-    # random_split divides the dataset at random into new datasets of the given lengths, which do not overlap.
+    # random_split divides the dataset at random into new, non-overlapping datasets of the given lengths.
     train_dataset, test_dataset = random_split(bag, [train_size, test_size])  # 18 and 2 pairs
-    # 加上 num_workers=4 就由 4 个进程同时读图片；这时主程序要写在 if __name__ == "__main__": 下面
-    # With num_workers=4, four processes read the images. The main program must then be below
+    # 加上 num_workers=4 就由 4 个进程同时读图片；在 Windows 和 macOS 上，主程序要写在 if __name__ == "__main__": 下面
+    # With num_workers=4, four processes read the images. On Windows and macOS, the main program must then be under
     # `if __name__ == "__main__":`, as at the end of this file.
     train_dataloader = DataLoader(train_dataset, batch_size=4, shuffle=True)
     test_dataloader = DataLoader(test_dataset, batch_size=4)
-    print(len(train_dataloader), "and", len(test_dataloader), "batches")  # 5 and 1 batches
+    print(len(train_dataloader), "batches for training,", len(test_dataloader), "for testing")  # 5 and 1
     # 数据加载时会调用 __getitem__内置方法 · The loader calls __getitem__
     for imgA, imgB in train_dataloader:
         print(imgA.shape, imgB.shape)
@@ -755,8 +771,9 @@ def own_dataset(args):
 def pretrained(args):
     """预训练模型的使用 · A pretrained model with a new head
 
-    冻结预训练的主干，只训练新换的全连接层；还要用 eval()，因为 BatchNorm 和 Dropout 在 train 和 eval 模式下的做法不同。
-    Freeze a pretrained body and train only a new last layer. Use eval() as well: it changes BatchNorm and Dropout.
+    冻结预训练的主干，训练时就只有新换的全连接层会更新；还要用 eval()，因为 BatchNorm 和 Dropout 在两种模式下不同。
+    Freeze a pretrained body, so that training would update only a new last layer. Call eval() as well, because
+    BatchNorm and Dropout behave differently in train mode and in eval mode.
     """
     # 下载并载入预训练好的模型ResNet-18（45 MB）；没有 --download 时参数是随机的
     # Download and load the pretrained ResNet-18 (45 MB). Without --download, its parameters are random.
@@ -765,15 +782,15 @@ def pretrained(args):
     with downloading("ResNet-18"):
         resnet = models.resnet18(weights="DEFAULT" if args.download else None)
     # 如果只想微调 top layer，如下设置：不跟踪这些参数，训练时它们就不会更新
-    # To fine-tune only the top layer, do not track the parameters, so that they are not updated.
+    # To fine-tune only the top layer, stop tracking the other parameters, so that training does not update them.
     for param in resnet.parameters():
         param.requires_grad = False
     # 替换 top layer：新的一层默认是被跟踪的
-    # Replace the top layer. By default, the new one is tracked.
+    # Replace the top layer. By default, the parameters of the new layer are tracked.
     resnet.fc = nn.Linear(resnet.fc.in_features, 100)  # 100 is an example.
     print([name for name, param in resnet.named_parameters() if param.requires_grad])
     # forward计算：64 张图片，每张 100 个得分
-    # In the forward pass, each of the 64 images gets 100 scores.
+    # Run the forward pass. Each of the 64 images gets 100 scores.
     resnet.to(args.device).eval()
     images = torch.randn(64, 3, 224, 224, device=args.device)
     with torch.no_grad():
@@ -781,13 +798,13 @@ def pretrained(args):
     print(outputs.size())  # torch.Size([64, 100])
     # 冻结参数并不能冻结 BatchNorm 的移动平均：在 train 模式下，每次前向计算都会改变它
     # 所以主干要一直用 eval 模式，训练时也一样
-    # Freezing the parameters does not freeze BatchNorm's moving averages: in train mode, each forward pass moves them.
+    # Freezing the parameters does not freeze BatchNorm's moving averages. In train mode, a forward pass updates them.
     # So keep the frozen body in eval mode during training as well.
     average = resnet.bn1.running_mean.clone()
     resnet.train()
     resnet(images[:2])
     print(torch.equal(resnet.bn1.running_mean, average))  # False
-    # Dropout 在 train 模式下随机丢掉一半的数，其余的乘以 2，使期望不变；在 eval 模式下什么也不做
+    # Dropout 在 train 模式下让每个数以 0.5 的概率变成 0，其余的乘以 2，使期望不变；在 eval 模式下什么也不做
     # In train mode, Dropout sets each number to 0 with probability 0.5, and doubles the others, so that the expected
     # value stays the same. In eval mode, it does nothing.
     dropout = nn.Dropout(p=0.5)
@@ -798,11 +815,11 @@ def pretrained(args):
 def save_and_load(args):
     """保存和载入模型的使用方法 · Saving and loading a model
 
-    三种方式：保存整个模型，只保存参数（state_dict），保存检查点以便从中断的地方接着训练。
-    Save in three ways: the whole model, only its parameters, and a checkpoint from which training can resume.
+    三种方式：保存整个模型、只保存参数（state_dict）、保存检查点以便从中断的地方接着训练。
+    Save a whole model, save only its parameters, and save a checkpoint from which training can resume.
     """
 
-    # 训练 epochs 轮 · Train for this many epochs
+    # 训练 epochs 轮 · Train for the given number of epochs
     def learn(model, optimizer, epochs):
         for _ in range(epochs):
             optimizer.zero_grad()
@@ -814,19 +831,20 @@ def save_and_load(args):
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     learn(net, optimizer, epochs=3)
 
-    # 保存和载入整个模型：这种文件载入时可以执行任何代码，所以默认拒绝
-    # Save and load the whole model. Loading such a file can execute any code, so it is refused by default.
+    # 保存和载入整个模型：载入这种文件时可能执行任意代码，所以 PyTorch 默认拒绝载入
+    # Save and load the whole model. Loading such a file can execute arbitrary code, so PyTorch refuses it by default.
     whole = args.out_dir / "model-whole.pt"
     torch.save(net, whole)
     with refused(pickle.UnpicklingError):
         model = torch.load(whole)
     # weights_only=False 只能用于自己保存的文件；载入时还要有这个模型的类
-    # Use weights_only=False only for a file that you saved yourself. The class of the model must be defined.
+    # Use weights_only=False only for a file that you saved yourself. Loading also requires the class of the model.
     model = torch.load(whole, weights_only=False)
     print(torch.equal(model(inputs), net(inputs)))  # True
 
-    # 只保存训练好模型的参数：一般都用这种方式；载入时要先建一个同样的模型
-    # Save only the parameters of the trained model. This is the usual way. To load them, create the same model first.
+    # 只保存训练好模型的参数：一般都用这种方式；载入时要先建一个同样的模型，没有 GPU 的电脑要加 map_location="cpu"
+    # Save only the parameters of the trained model, which is the usual way. To load them, first create the same model.
+    # On a computer without a GPU, add map_location="cpu" to load a file that was saved on a GPU.
     weights = args.out_dir / "model-weights.pt"
     torch.save(net.state_dict(), weights)
     model = nn.Linear(3, 2)
@@ -835,23 +853,24 @@ def save_and_load(args):
 
     # 检查点：优化器也有状态（Adam 的移动平均），所以一起保存
     # Save a checkpoint. The optimizer also has a state (the moving averages of Adam), so save it as well.
-    # 如果用到随机打乱或 Dropout，还要保存 torch.get_rng_state()
-    # If the training shuffles or uses Dropout, save torch.get_rng_state() as well.
+    # 如果用到随机打乱或 Dropout，还要保存和恢复随机数的状态：torch.get_rng_state()，在 GPU 上还有 torch.cuda 的
+    # If training shuffles the data or uses Dropout, also save and restore the state of the random numbers, which is
+    # torch.get_rng_state(), and on a GPU torch.cuda.get_rng_state() as well.
     checkpoint = args.out_dir / "checkpoint.pt"
     state = {"epoch": 3, "model": net.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, checkpoint)
     # 没有中断的训练：再学两轮，到第 5 轮
-    # Training without an interruption goes on for two more epochs, up to the fifth.
+    # Without an interruption, training continues for two more epochs, up to the fifth.
     learn(net, optimizer, epochs=2)
     # 第 3 轮之后中断的训练：载入检查点，接着学到第 5 轮
-    # If training was interrupted after the third epoch, load the checkpoint, and go on to the fifth.
+    # If training was interrupted after the third epoch, load the checkpoint, and continue up to the fifth.
     state = torch.load(checkpoint, weights_only=True)
     resumed = nn.Linear(3, 2)
     resumed.load_state_dict(state["model"])
     optimizer = torch.optim.Adam(resumed.parameters(), lr=0.01)
     optimizer.load_state_dict(state["optimizer"])
     learn(resumed, optimizer, epochs=5 - state["epoch"])
-    # 两者的结果完全相同 · Both have exactly the same result
+    # 两者的结果完全相同 · Both give exactly the same result
     print(torch.equal(resumed(inputs), net(inputs)))  # True
     print("Written:", whole, weights, checkpoint, sep="\n  ")
 
@@ -873,7 +892,7 @@ def main(argv: list[str] | None = None) -> dict:
     results = {}
     for name in args.section or SECTIONS:
         # 每一节都重新设种子，所以单独运行时结果也相同
-        # Each section starts from the same seed, so it prints the same when it runs alone.
+        # Each section starts from the same seed, so it gives the same results when it runs alone.
         torch.manual_seed(args.seed)
         results[name] = run(SECTIONS[name], args, before=classes_of(SECTIONS[name]))
     return results
@@ -886,7 +905,7 @@ def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
     """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
 
     First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    If a debugger already traces the lines, it stays active, so that it can stop at them. Then no line is printed.
+    A debugger that already traces the lines stays active, so that it can stop at them. Then no lines are printed.
     """
     lines, first = inspect.getsourcelines(section)
     docstring = "".join(lines).split('"""')[1]  # python -OO removes section.__doc__.
@@ -925,7 +944,7 @@ def refused(kind: type[Exception]) -> Iterator[None]:
 
 
 def classes_of(section: Callable) -> str:
-    """Return the code of the classes that the section uses, after ">>> "."""
+    """Return the code of the classes that the section uses, with ">>> " before each line."""
     source = "".join(inspect.findsource(section)[0])
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     used = [ast.get_source_segment(source, node) for node in classes if node.name in section.__code__.co_names]
@@ -988,7 +1007,10 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def downloading(what: str) -> Iterator[None]:
-    """If the download below fails, end the script with one line. It fails if nothing arrives for ten seconds."""
+    """End the script with a one-line message if the download in the block below fails.
+
+    The download also fails if nothing arrives for ten seconds.
+    """
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)
     try:
@@ -1001,7 +1023,7 @@ def downloading(what: str) -> Iterator[None]:
 
 
 def draw_discs(image_dir: Path, mask_dir: Path) -> None:
-    """Draw 20 gray images of a disc, 240x200 pixels, and their masks, which have the same file names."""
+    """Draw 20 gray images of a disc, each of 240x200 pixels, and their masks, which have the same file names."""
     for number in range(20):
         mask = np.zeros((200, 240), np.uint8)
         cv2.circle(mask, (60 + 6 * number, 100), 20 + number, 255, -1)

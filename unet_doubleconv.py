@@ -5,6 +5,8 @@ Pytorch_已解决问题_1
 
     python unet_doubleconv.py   # This needs no data, because the script draws the pictures.
 
+It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python, matplotlib and tqdm.
+
 On 64 held-out drawings, the U-Net finds the bags with an intersection over union (IoU) of 0.962, where 1 is
 perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 
@@ -292,7 +294,8 @@ def class_iou(predicted: Tensor, masks: Tensor, value: int) -> float:
     """Return the intersection over union (IoU) of the class that has the value `value` in the masks.
 
     IoU = (pixels that have the class in both masks) / (pixels that have it in at least one of them).
-    It is 1 if the masks agree, 0 if they have no pixel in common, and nan if neither has the class.
+    The pixels of all masks are counted together. The IoU is 1 if the masks agree, 0 if they have no pixel of the class
+    in common, and nan if neither has the class.
 
     交并比：两个掩码里都属于这一类的像素数，除以至少在一个掩码里属于这一类的像素数；1 表示完全一致。
     """
