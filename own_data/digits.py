@@ -5,9 +5,10 @@
     python -m own_data.digits photos "scans/*.png"              # a folder, or all files that match a pattern.
     python -m own_data.digits photo.jpg --model lenet           # Use another network, trained with --model lenet.
 
-Run the commands in the folder that contains cnn_mnist.py. Each photo should show one digit on plain paper. The
-script prints the digit and the probability that the network gives it. A line that begins with !!! says why an
-answer should not be trusted. A picture shows each photo beside the 28x28 pixels that the network received.
+Run the commands in the folder that contains cnn_mnist.py and the other lessons. Each photo should show one digit
+on plain paper. The script prints the digit and the probability that the network gives it. A line that begins with
+!!! says why an answer should not be trusted. A picture shows each photo beside the 28x28 pixels that the network
+received.
 """
 
 import argparse
@@ -24,8 +25,9 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from cnn_mnist import MODELS, OUT_DIR, choose_device, make_stdout_tolerant
+from unet_doubleconv import print_files
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".pgm", ".ppm"}
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -45,20 +47,21 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：那里的图片少，也更粗糙，更容易认错")
         print(f"!!! {weights} is missing. This run uses weights trained on the digits, which are fewer and coarser.\n")
         weights = digits
+    model = MODELS[args.model][0]().to(device).eval()
     try:
-        model = load_model(args.model, weights).to(device)
+        use_weights(model, load(weights), weights)
     except ValueError as error:
-        sys.exit(f"error: {weights}: {error}")
+        sys.exit(f"error: {error}")
     print(f"识别照片里的数字 · Digits in photos, read by {args.model} with {weights}, on {device}\n")
 
-    photos = find_photos(args.photos)
+    photos = find_files(args.photos)
     predictions, shown = [], []
     for photo in photos:
         try:
-            gray = read_photo(photo)
+            gray = flatten(read_picture(photo))
             image, warnings = prepare(gray)
         except ValueError as error:
-            print(f"error: {photo}: {error}", file=sys.stderr)
+            print(f"error: {photo}: {str(error).removeprefix(f'{photo}: ')}", file=sys.stderr)
             continue
         digit, probability = predict(model, image.to(device))
         if probability < 0.5:
@@ -73,90 +76,101 @@ def main(argv: list[str] | None = None) -> dict:
 
     file = args.out_dir / f"{weights.stem}-predictions.png"
     if shown:
-        plot_photos(shown[:120], file)  # The picture has room for the first 60 photos.
-        print("\nWritten:", file, sep="\n  ")
-        if "ipykernel" in sys.modules:
-            import IPython.display
-
-            IPython.display.display(IPython.display.Image(filename=str(file)))
+        plot_pictures(shown[:120], file)  # The picture has room for the first 60 photos.
+        print_files({"predictions": file})
     if len(predictions) < len(photos):
         sys.exit(1)
     return {"predictions": predictions, "files": {"predictions": file}}
 
 
-def find_photos(names: list[str]) -> list[Path]:
-    """Return the photos that the names stand for: files, pictures in folders, and matches of patterns like *.png.
+def find_files(names: list[str]) -> list[Path]:
+    """Return the files that the names stand for: files, pictures in folders, and matches of patterns like *.png.
 
-    把文件、文件夹和通配符（Windows 不会展开 *.png）变成照片的列表。
+    把文件、文件夹和通配符（Windows 不会展开 *.png）变成文件的列表。
     """
-    photos = []
+    files = []
     for name in names:
-        matches = [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]
-        for match in map(Path, matches):
+        for match in [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]:
             # 文件夹里的图片；文件里面没有东西，就是它自己
             # Take the pictures in the folder. If the match is a file, take the file itself.
-            photos += [file for file in sorted(match.glob("[!.]*")) if file.suffix.lower() in SUFFIXES] or [match]
-    return list(dict.fromkeys(photos))
+            files += list_pictures(Path(match)) or [Path(match)]
+    return list(dict.fromkeys(files))
 
 
-def load_model(name: str, file: Path) -> nn.Module:
-    """Return the network with this name, in eval mode, with the weights in the file.
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, and say which of its files are not read.
 
-    It raises ValueError with the reason if the file does not contain complete and finite weights of this network.
-
-    载入权重：文件不完整、属于别的网络，或者含有 nan，都会说明原因。
+    列出文件夹里的图片，并说明跳过了哪些文件。
     """
-    if not file.is_file():
-        raise ValueError(f"there is no such file; train the network first: python cnn_mnist.py --model {name}")
+    files = [file for file in sorted(folder.glob("[!.]*")) if file.is_file()]
+    others = [file.name for file in files if file.suffix.lower() not in SUFFIXES]
+    if others:
+        print(f"!!! {folder}：跳过不是图片的文件 · Files that are not pictures are skipped: {', '.join(others[:5])}")
+    return [file for file in files if file.name not in others]
+
+
+def load(file: Path) -> dict:
+    """Return the dict in a file of weights. Raise ValueError if the file is missing or damaged, or has something else.
+
+    读取权重文件：没有、不完整，或者是别的东西，都会说明。
+    """
     try:
         # weights_only：别人的文件里可能藏有代码，这样载入就不会执行它
         # weights_only: a file from somebody else may contain code, and this option refuses to run it.
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        shapes = {key: value.shape for key, value in weights.items()}
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: there is no such file; train the network first") from None
     except Exception as error:  # A file that is damaged, or is something else, can fail in many ways.
-        raise ValueError("the file is incomplete, or it contains something other than weights; train again") from error
-    fitting = "another network"
-    for other, (network, *_) in MODELS.items():
-        if shapes == {key: value.shape for key, value in network().state_dict().items()}:
-            fitting = other
-    if name != fitting:
-        raise ValueError(f"these are weights for {fitting}, not for {name}; choose another --model or --weights")
+        raise ValueError(f"{file}: it is incomplete, or contains something other than weights; train again") from error
+
+
+def use_weights(model: nn.Module, weights: dict, file: Path) -> None:
+    """Put the weights that come from the file into the model. Raise ValueError if they do not fit or are not finite.
+
+    载入权重：属于别的网络，或者含有 nan，都会说明原因。
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file}: these are the weights of another network; choose other --weights") from error
     if not all(value.isfinite().all() for value in weights.values()):
-        raise ValueError("the weights contain nan or inf, so the training failed; train the network again")
-    model = MODELS[name][0]()
-    model.load_state_dict(weights)
-    return model.eval()
+        raise ValueError(f"{file}: the weights contain nan or inf, so the training failed; train the network again")
 
 
-def read_photo(file: Path) -> np.ndarray:
-    """Return the photo in gray, uint8 (H, W), as a person sees it. Raise ValueError if it cannot be read.
+def read_picture(file: Path, mask: bool = False) -> Image.Image:
+    """Return a picture as a person sees it, with at most 8 bits. Raise ValueError if it cannot be read.
 
-    读取照片，变成灰度图：按相机记录的方向（EXIF）转正，透明的地方铺上纸。
+    If there are more than 8 bits, the minimum of an image becomes 0, and its maximum 255. Masks keep their values if
+    these are at most 255.
+
+    读取图片：按相机记录的方向（EXIF）转正，超过 8 位的缩放到 8 位。
     """
     try:
         with Image.open(file) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
-                print(f"!!! {file}：有 {opened.n_frames} 页，只读第一页 · Only the first of its pages is read.")
+            pages = getattr(opened, "n_frames", 1)
+            if pages > 1 and opened.format != "MPO":  # An MPO file is a photo with a preview.
+                raise ValueError(f"it has {pages} pages: save each as a file of its own")
             picture = ImageOps.exif_transpose(opened)
     except Exception as error:  # A damaged picture can fail in many ways.
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"this cannot be read as a picture ({reason}); use a PNG or JPEG file") from error
-
-    # 超过 8 位的灰度图：最暗变成 0，最亮变成 255
-    # A gray picture with more than 8 bits: its darkest pixel becomes 0, its lightest one 255.
+        raise ValueError(f"{file}: this cannot be read as a picture ({reason}); use a PNG or JPEG file") from error
     if picture.mode[0] in "IF":
-        gray = np.asarray(picture).astype(float)
-        return ((gray - gray.min()) * 255 / max(np.ptp(gray), 1e-9)).astype(np.uint8)
+        values = np.nan_to_num(np.array(picture, float), posinf=0, neginf=0)
+        low, high = (0, 255 if values.max() <= 255 else 65535) if mask else (values.min(), values.max())
+        picture = Image.fromarray(np.interp(values, (low, high), (0, 255)).astype(np.uint8))
+    return picture
 
-    # 透明的地方当作白纸；如果白纸上没有深色，笔迹就是浅色的，改用黑纸
-    # Transparent parts become white paper. If nothing on it is dark, the strokes are light, so use black paper.
+
+def flatten(picture: Image.Image) -> np.ndarray:
+    """Return a photo in gray, uint8 (H, W), on paper where it is transparent.
+
+    把照片变成灰度图，透明的地方铺上纸。
+    """
+    # 透明的地方铺上白纸或黑纸：深色的笔迹在白纸上对比更大，浅色的在黑纸上
+    # Transparent parts become white or black paper, whichever gives the ink more contrast.
     picture = picture.convert("RGBA")
-    for paper in ("white", "black"):
-        sheet = Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture)
-        gray = np.asarray(sheet.convert("L"))
-        if gray.min() < 128:
-            break
-    return gray
+    sheets = [Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture) for paper in ("white", "black")]
+    return max((np.asarray(sheet.convert("L")) for sheet in sheets), key=np.ptp)
 
 
 def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
@@ -246,8 +260,8 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
     _, _, w, h = cv2.boundingRect(mask)
     longest = max(w, h)
 
-    # 每一行穿过几笔：一个数字平均最多两笔（0、4、8 也是），再多就不止一个数字
-    # How many strokes a row crosses: at most two on average for one digit, even for a 0, a 4 or an 8.
+    # 每一行穿过几笔：一个数字平均不到两笔（0、4、8 也是），再多就不止一个数字
+    # How many strokes a row crosses: fewer than two on average for one digit, even for a 0, a 4 or an 8.
     strokes = (mask[:, 1:] > mask[:, :-1]).sum() / h
 
     # 两块墨迹左右分开、上下分开，或者下面一块是长线
@@ -262,7 +276,7 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
         "背景不是干净的纸，可能不是数字的照片 · The background is not plain paper. Is this a digit?": texture > 0.15,
         "墨迹太粗，不像笔画 · The ink is too thick for strokes.": stroke > 0.4 * longest and min(w, h) > 0.5 * longest,
         "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Move closer.": longest < 20,
-        "太宽或者笔画太多 · It is too wide for one digit, or has too many strokes.": strokes > 2 or w > 1.5 * h,
+        "太宽或者笔画太多 · It is too wide for one digit, or has too many strokes.": strokes > 1.95 or w > 1.5 * h,
         "墨迹分成几块：两个数字或负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
         "数字下面有一条线 · There is a line under the digit.": underlined,
     }
@@ -283,10 +297,10 @@ def predict(model: nn.Module, image: Tensor) -> tuple[int, float]:
     return digit.item(), probability.item()
 
 
-def plot_photos(shown: list[tuple], file: Path) -> None:
+def plot_pictures(shown: list[tuple], file: Path) -> None:
     """Draw pictures in rows of six. Each comes with its title, and with the value that is drawn in white.
 
-    每行画六张图：三张照片，旁边是网络实际得到的图片。
+    每行画六张图，每张有自己的标题。
     """
     columns, rows = min(len(shown), 6), (len(shown) + 5) // 6
     figure = Figure(figsize=(2.2 * columns, 2.7 * rows), layout="constrained")
@@ -303,17 +317,22 @@ def make_parser() -> argparse.ArgumentParser:
         epilog='example: %(prog)s photo.jpg photos "scans/*.png" --model lenet')
     parser.add_argument("photos", nargs="+", metavar="PHOTO",
         help='a photo of one digit, a folder with photos, or a pattern such as "*.png"')
-    network = parser.add_argument_group("network and output")
-    network.add_argument("--model", choices=MODELS, default="convnet",
+    parser.add_argument("--model", choices=MODELS, default="convnet",
         help="the network that reads the photos, as in cnn_mnist.py (default: %(default)s)")
-    network.add_argument("--weights", type=Path, metavar="FILE",
-        help="weights of that network (default: those that cnn_mnist.py saved, if possible those trained on MNIST)")
-    network.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
-    network.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
-        help="folder for the picture; it is created if it is missing (default: %(default)s)")
+    add_output(parser, "those that cnn_mnist.py saved, if possible those trained on MNIST", OUT_DIR)
     # fmt: on
     return parser
+
+
+def add_output(parser: argparse.ArgumentParser, weights: str, out_dir: Path) -> None:
+    # fmt: off
+    group = parser.add_argument_group("weights, device and output")
+    group.add_argument("--weights", type=Path, metavar="FILE", help=f"weights of the network (default: {weights})")
+    group.add_argument("--device", default="auto",
+        help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
+    group.add_argument("--out-dir", type=Path, metavar="DIR", default=out_dir,
+        help="folder for what is written; it is created if it is missing (default: %(default)s)")
+    # fmt: on
 
 
 if __name__ == "__main__":

@@ -3,31 +3,30 @@
     python -m own_data.pictures --images photos --masks masks         # Train on the images in a folder.
     python -m own_data.pictures --predict new.jpg more "scans/*.png"  # Draw the masks of other images.
 
-Run both commands in the folder that contains unet_doubleconv.py. A mask is as large as its image and has the
+Run both commands in the folder that contains the lessons. A mask is as large as its image and has the
 same name, or a name that ends differently, by the same rule for all pairs (X.tif and X_mask.tif). Each value or
 color in the masks is one class. There can be two to 21 classes, and the background counts as one of them.
+The images are turned upright, as their EXIF data say, and the masks must be drawn on the upright images.
 """
 
 import argparse
-import glob
 import math
 import os
 import sys
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 import unet_doubleconv as lesson
+from own_data.digits import add_output, find_files, list_pictures, load, plot_pictures, read_picture, use_weights
 
 # 超参数：图片少时一轮只有几步，所以多学几轮，总共至少 500 步
 # Hyperparameters. With few images, an epoch has few steps, so there are more epochs: at least 500 steps in all.
@@ -37,6 +36,7 @@ MOST_CLASSES = 21
 # 掩码里值为 255 的像素可能是物体的边界：它们不属于任何一类，不计入损失和交并比
 # Pixels with the value 255 can be a border between objects. They have no class and are ignored.
 BORDER = 255
+WHITE = 2**32 - 1
 OUT_DIR = Path("outputs", "pictures")
 
 
@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     if bool(args.images) != bool(args.masks):
         parser.error("--images and --masks belong together")
+    if args.size % 16:
+        parser.error("--size must be a multiple of 16")
     torch.manual_seed(args.seed)
     device = lesson.choose_device(args.device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,6 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
 
     完整流程：读取图片，划分训练集和留出集，每轮训练后测试，保留最好的一轮。
     """
-    print("用自己的图片训练 U-Net · U-Net, trained on your own pictures\n")
     images, masks, classes = read_pictures(args.images, args.masks, args.size)
     names = name_values(classes["values"])
     training, held_out = split(masks, names)
@@ -80,11 +81,10 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     epochs = args.epochs or max(EPOCHS, math.ceil(LEAST_STEPS / len(train_loader)))
     print(f"{len(training)} training images, {len(held_out)} held out; {epochs} epochs on {device}\n")
 
-    # 模型、损失函数、优化器和学习率：学习率先升到 --lr，再降到接近 0
-    # Model, loss function, optimizer, and learning rate, which first rises to --lr and then falls to almost 0.
+    # 模型、优化器和学习率：学习率先升到 --lr，再降到接近 0
+    # Model, optimizer, and learning rate, which first rises to --lr and then falls to almost 0.
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = lesson.UNet(len(names)).to(device, memory_format=layout)
-    criterion = nn.CrossEntropyLoss(ignore_index=BORDER)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, epochs * len(train_loader))
 
@@ -93,14 +93,13 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     out = args.out_dir
     files = {"weights": out / "pictures.pt", "checkpoint": out / "checkpoint.pt", "picture": out / "held-out.png"}
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    settings = {"--epochs": epochs, "--batch-size": args.batch_size, "--lr": args.lr, "--seed": args.seed}
-    settings |= {"--size": args.size, "number of images": len(images), "classes": classes}
+    settings = {"epochs": epochs, "batch_size": args.batch_size, "lr": args.lr, "seed": args.seed, "size": args.size}
+    settings |= {"images": len(images), "classes": classes}
     losses, ious = [], []
     if args.resume:
         state = load(files["checkpoint"])
-        changed = ", ".join(name for name in settings if settings[name] != state["settings"][name])
-        if changed:
-            raise ValueError(f"--resume needs the options and pictures of the stopped run, but these differ: {changed}")
+        if state["settings"] != settings:
+            raise ValueError("--resume needs the options and pictures of the stopped run, but something is different")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
@@ -110,7 +109,7 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     # 训练模型：每轮之后测试一次，写入检查点；平均交并比最高的一轮也写入权重文件
     # Train, test after each epoch, and write a checkpoint. The epoch with the highest mean IoU gives the weights.
     for epoch in range(len(losses) + 1, epochs + 1):
-        loss = lesson.train_one_epoch(model, train_loader, criterion, optimizer, device, scheduler)
+        loss = lesson.train_one_epoch(model, train_loader, find_loss, optimizer, device, scheduler)
         if not math.isfinite(loss):
             raise ValueError(f"the training loss is {loss} in epoch {epoch}; try a smaller --lr")
         losses.append(loss)
@@ -133,12 +132,31 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     for number, name in enumerate(names):
         print(f"  IoU {ious[best][number]:.4f}  class {name}".replace("nan", "-"))
         if number in test_masks and number not in predicted:
-            warn(f"没有一个像素被预测为 {name}：可以增加 --epochs，或换一个 --lr",
-                 f"No pixel is predicted as {name}. Try more --epochs, or another --lr.")  # fmt: skip
-    plot_held_out(test_images, test_masks, predicted, len(names), files["picture"])
+            print(f"!!! 没有一个像素被预测为 {name}：可以增加 --epochs，或换一个 --lr")
+            print(f"!!! No pixel is predicted as {name}. Try more --epochs, or another --lr.")
+    shown, white = [], len(names) - 1  # The last class is drawn in white, as is the border.
+    for image, mask, found in zip(test_images.permute(0, 2, 3, 1).numpy(), test_masks.numpy(), predicted.numpy()):
+        shown += [(image, "image", 255), (mask, "true mask", white), (found, "predicted mask", white)]
+    plot_pictures(shown[:60], files["picture"])  # The picture has room for the first 20 images.
     lesson.print_files(files)
     iou = {name: [one[number] for one in ious] for number, name in enumerate(names)}
     return {"train_loss": losses, "iou": iou, "best_epoch": best + 1, "files": files}
+
+
+def find_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the loss for logits (N, classes, H, W) and masks (N, H, W): the cross entropy plus the Dice loss.
+
+    The Dice loss is 1 minus the mean over the classes of 2 * overlap / (predicted pixels + true pixels), where each
+    pixel counts with the probability that the network gives to the class. See "V-Net" by Milletari et al. (2016).
+
+    损失函数：交叉熵里每个像素一样重要，稀少的类别几乎不起作用；Dice 损失让每一类一样重要，所以把两者相加。
+    """
+    known = (masks != BORDER).unsqueeze(1)
+    shares = logits.softmax(dim=1) * known
+    truth = nn.functional.one_hot(masks.clamp(max=logits.shape[1] - 1), logits.shape[1]).movedim(-1, 1) * known
+    # 加 1：这一批里没有的类别，也不会除以 0 · The 1 prevents 0 / 0 for a class that is not in this batch.
+    dice = (2 * (shares * truth).sum(dim=(0, 2, 3)) + 1) / ((shares + truth).sum(dim=(0, 2, 3)) + 1)
+    return nn.functional.cross_entropy(logits, masks, ignore_index=BORDER) + 1 - dice.mean()
 
 
 def measure(predicted: Tensor, masks: Tensor, classes: int) -> list[float]:
@@ -169,10 +187,9 @@ def split(masks: Tensor, names: list[str]) -> tuple[list[int], list[int]]:
             held_out.append(index)
     held_out = held_out or order[:1]  # 至少留出一张 · at least one
     training = [index for index in order if index not in held_out]
-    for part, chinese, english in ((training, "训练", "training"), (held_out, "留出", "held-out")):
-        missing = ", ".join(name for name, there in zip(names, has[part].any(axis=0)) if not there)
-        if missing:
-            warn(f"{chinese}的图片里没有这些类别：{missing}", f"These classes are in no {english} image: {missing}")
+    missing = ", ".join(name for name, there in zip(names, has[held_out].any(axis=0)) if not there)
+    if missing:
+        print(f"!!! 留出的图片里没有这些类别 · These classes are in no held-out image: {missing}")
     return training, held_out
 
 
@@ -183,39 +200,36 @@ def predict(args: argparse.Namespace, device: torch.device) -> dict:
 
     预测：为每张图片写出一个同样大小的掩码，值和调色板与训练用的掩码相同。
     """
-    print("用训练好的 U-Net 预测掩码 · Masks of new images\n")
-    state = load(args.weights or args.out_dir / "pictures.pt")
-    classes, size = state["settings"]["classes"], state["settings"]["--size"]
+    weights = args.weights or args.out_dir / "pictures.pt"
+    state = load(weights)
+    if "settings" not in state:
+        raise ValueError(f"{weights}: these are the weights of another model")
+    classes, size = state["settings"]["classes"], state["settings"]["size"]
+    model = lesson.UNet(len(classes["values"])).to(device)
+    use_weights(model, state["model"], weights)
     names = name_values(classes["values"])
-    model = lesson.UNet(len(names)).to(device)
-    model.load_state_dict(state["model"])
-    predictions, failed = [], False
-    for file in dict.fromkeys(file for text in args.predict for file in find_files(text)):
+    images = find_files(args.predict)
+    predictions = []
+    for file in images:
         try:
-            for page_number, page in enumerate(read_pages(file)):
-                target = args.out_dir / f"{file.stem}{f'-{page_number + 1}' if page_number else ''}-mask.png"
-                if target in predictions:
-                    raise ValueError(f"{file} is skipped, because {target} is already the mask of another image")
-                # 照片按 EXIF 转正，再缩放到训练时的大小
-                # Turn the photo upright, as its EXIF data say, and resize it to the size used in training.
-                page = ImageOps.exif_transpose(page)
-                mask = lesson.segment(model, to_tensor(page, size).unsqueeze(0), device)
-                # 放大掩码：每一类单独平滑地放大，再取最大的一类，轮廓就没有锯齿
-                # Enlarge each class smoothly by itself, then take the largest. This leaves no jagged outlines.
-                shares = nn.functional.one_hot(mask.long(), len(names)).permute(0, 3, 1, 2).float()
-                shares = nn.functional.interpolate(shares, page.size[::-1], mode="bilinear")
-                mask = shares.argmax(dim=1)[0].numpy()
-                save_mask(mask, classes, target)
-                predictions.append(target)
-                found = [f"{name} in {(mask == number).mean():.1%}" for number, name in enumerate(names)]
-                print(f"{file}: {', '.join(found)} of the pixels")
+            target = args.out_dir / f"{file.stem}-mask.png"
+            if target in predictions:
+                raise ValueError(f"{file}: {target} is already the mask of another image")
+            image = read_picture(file)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
-            failed = True
+            continue
+        mask = lesson.segment(model, to_tensor(image, size).unsqueeze(0), device)[0].numpy()
+        # 放大掩码：每一类单独平滑地放大，再取最大的一类，轮廓就没有锯齿
+        # Enlarge each class smoothly by itself, then take the largest. This leaves no jagged outlines.
+        mask = cv2.resize(np.eye(len(names), dtype=np.float32)[mask], image.size).argmax(axis=2)
+        save_mask(mask, classes, target)
+        predictions.append(target)
+        found = [f"{name} in {(mask == number).mean():.1%}" for number, name in enumerate(names)]
+        print(f"{file}: {', '.join(found)} of the pixels")
     files = {str(file): file for file in predictions}
-    if predictions:
-        lesson.print_files(files)
-    if failed:
+    lesson.print_files(files)
+    if len(predictions) < len(images):
         sys.exit(1)
     return {"predictions": predictions, "files": files}
 
@@ -223,7 +237,6 @@ def predict(args: argparse.Namespace, device: torch.device) -> dict:
 # ---- Below: command line, files, masks, pictures. ----
 
 LOSSY = {".jfif", ".jp2", ".jpeg", ".jpg", ".webp"}
-SUFFIXES = {".bmp", ".gif", ".pgm", ".png", ".ppm", ".tif", ".tiff", *LOSSY}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -237,7 +250,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="write the masks of these images; folders and patterns like '*.png' are allowed")
     train = parser.add_argument_group("training")
     train.add_argument("--masks", type=Path, metavar="DIR", help="folder with the masks; it can be the same folder")
-    train.add_argument("--size", type=multiple_of_16, metavar="N", default=lesson.SIZE,
+    train.add_argument("--size", type=lambda text: lesson.whole_number(text, 32), metavar="N", default=lesson.SIZE,
         help="height and width of the resized images; small objects need more pixels (default: %(default)s)")
     train.add_argument("--epochs", type=lesson.whole_number, metavar="N",
         help=f"how many times to go through the images (default: {EPOCHS}, or as many as give {LEAST_STEPS} steps)")
@@ -249,25 +262,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="seed for the random numbers; the held-out images are always the same (default: %(default)s)")
     train.add_argument("--resume", action="store_true",
         help="continue a stopped training after its last complete epoch; give the other options as before")
-    files = parser.add_argument_group("device and files")
-    files.add_argument("--device", default="auto",
-        help="device, such as cpu, cuda, cuda:1 or mps; auto means a GPU that works, otherwise the CPU (default: auto)")
-    files.add_argument("--weights", type=Path, metavar="FILE",
-        help="weights for --predict (default: pictures.pt in --out-dir, where the training writes it)")
-    files.add_argument("--out-dir", type=Path, metavar="DIR", default=OUT_DIR,
-        help="folder for the weights and the pictures; it is created if it is missing (default: %(default)s)")
+    add_output(parser, "pictures.pt in --out-dir, where the training writes it", OUT_DIR)
     # fmt: on
     return parser
-
-
-def multiple_of_16(text: str) -> int:
-    if lesson.whole_number(text) % 16 or int(text) < 32:
-        raise argparse.ArgumentTypeError("must be a multiple of 16, and at least 32")
-    return int(text)
-
-
-def warn(chinese: str, english: str) -> None:
-    print(f"!!! {chinese}\n!!! {english}")
 
 
 def save(state: dict, file: Path) -> None:
@@ -276,102 +273,34 @@ def save(state: dict, file: Path) -> None:
     file.with_suffix(".tmp").replace(file)
 
 
-def load(file: Path) -> dict:
-    """Return what `save` wrote. Raise ValueError if the file is missing, damaged, of another kind, or full of nan."""
-    if not file.is_file():
-        raise ValueError(f"there is no file {file}; train first, with --images and --masks")
-    try:
-        # weights_only: a file from somebody else may contain code, and this option refuses to run it.
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # Damaged files and files of other kinds fail in many ways.
-        raise ValueError(f"{file} cannot be loaded: it is incomplete, or not a file of weights") from error
-    if not isinstance(state, dict) or "settings" not in state:
-        raise ValueError(f"{file} contains the weights of another model, or something else")
-    if not all(values.isfinite().all() for values in state["model"].values()):
-        raise ValueError(f"{file} contains weights that are not finite numbers (nan or inf); train again")
-    return state
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures in a folder, sorted. Say which files are not read."""
-    files = [file for file in sorted(folder.glob("[!.]*")) if file.is_file()]
-    others = [file.name for file in files if file.suffix.lower() not in SUFFIXES]
-    if others:
-        warn(f"{folder}：跳过 {len(others)} 个不是图片的文件：{', '.join(others[:5])}",
-             f"{folder}: files that are not pictures are skipped ({len(others)}): {', '.join(others[:5])}")  # fmt: skip
-    return [file for file in files if file.name not in others]
-
-
-def find_files(text: str) -> list[Path]:
-    """Return the file that is named, the pictures in the folder, or the files that match the pattern."""
-    path = Path(text)
-    found = list_pictures(path) if path.is_dir() else [] if path.exists() else map(Path, sorted(glob.glob(text)))
-    return list(found) or [path]
-
-
 def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     """Return the images in a folder, each with its mask, which has the same name before the suffix.
 
     The names may also end differently, by the same rule for all: "1_manual" is the mask of "1_training". If both are
     in one folder, the name of the mask is longer: "1_mask" is the mask of "1".
     """
-    folders = []
+    stems = []
     for folder in (image_dir, mask_dir):
-        folders.append({})
-        for file in list_pictures(folder):
-            if folders[-1].setdefault(file.stem, file) != file:
-                raise ValueError(f"{folders[-1][file.stem]} and {file} have the same name; remove one of them")
-        if not folders[-1]:
-            raise ValueError(f"there are no pictures in {folder}, or there is no such folder")
-    images, masks = folders
+        files = list_pictures(folder)
+        stems.append({file.stem: file for file in files})
+        if not files or len(stems[-1]) < len(files):
+            raise ValueError(f"{folder} has no pictures, or two of them have the same name before the suffix")
+    images, masks = stems
     one_folder = image_dir.resolve() == mask_dir.resolve()
     # Which change at the end of the first name makes the name of a mask, and does so for the most images?
-    first, rules = min(images), [("", "")]
+    first, rules = min(images), [("", "_mask" if one_folder else "")]
     for mask in masks:
         same = len(os.path.commonprefix([first, mask]))  # noqa: RUF071
-        rules.append((first[same:], mask[same:]))
-    if one_folder:  # 10 is not the mask of 1.
-        rules = [(end, other) for end, other in rules if other and not end and not other.isdigit()] or rules[:1]
+        end, other = first[same:], mask[same:]
+        if not one_folder or (other and not end and not other.isdigit()):  # 10 is not the mask of 1.
+            rules.append((end, other))
     end, other = max(rules, key=lambda rule: sum(name.removesuffix(rule[0]) + rule[1] in masks for name in images))
-    if end or other:
-        print(f'掩码的名字 · The name of a mask: "{other}" at the end, where its image has "{end}".')
-    pairs = []
-    for name, image in images.items():
-        mask = masks.get(name.removesuffix(end) + other)
-        if one_folder and other and name.endswith(other):  # This is a mask.
-            continue
-        if mask in (None, image):
-            raise ValueError(
-                f"there is no mask for {image.name} in {mask_dir}; its name would be {name.removesuffix(end) + other}"
-            )
-        pairs.append((image, mask))
-    return pairs
-
-
-def read_pages(file: Path, mask: bool = False) -> list[Image.Image]:
-    """Return the pages of a picture. More than 8 bits are reduced to 8.
-
-    Images are scaled from their own minimum and maximum. Masks keep their values if these are at most 255.
-    """
-    try:
-        with suppress(UnidentifiedImageError), Image.open(file) as picture:
-            if picture.mode[0] not in "IF" and ";16" not in str(picture.tile):
-                # An MPO file is a photo with a preview.
-                return ImageSequence.all_frames(picture)[: 1 if picture.format == "MPO" else None]
-        # Pillow would keep only 8 of 16 bits, and it does not know all TIFF files.
-        pages = []
-        for page in cv2.imdecodemulti(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)[1]:
-            page = np.nan_to_num(page.astype(float), posinf=0, neginf=0)
-            low, high = (0, 255 if page.max() <= 255 else 65535) if mask else (page.min(), page.max())
-            page = np.interp(page, (low, high), (0, 255)).astype(np.uint8)
-            pages.append(Image.fromarray(page[:, :, 2::-1] if page.ndim == 3 else page))  # BGR to RGB
-            pages[-1].info["scaled"] = True
-        if not pages:
-            raise ValueError("it is not a picture, or it is damaged")
-        return pages
-    except Exception as error:  # Damaged pictures fail in many ways.
-        reason = "it is empty or damaged" if isinstance(error, cv2.error) else getattr(error, "strerror", None) or error
-        raise ValueError(f"{file} cannot be read: {'no picture is in it' if file.is_dir() else reason}") from error
+    wanted = {name: name.removesuffix(end) + other for name in images if not (one_folder and name.endswith(other))}
+    missing = [f"{images[name].name} ({mask})" for name, mask in wanted.items() if mask not in masks]
+    if missing:
+        raise ValueError(f"{len(missing)} images have no mask in {mask_dir}, such as {missing[0]}")
+    print(f"第一对 · The first pair: {images[first].name}, {masks[wanted[first]].name}")
+    return [(images[name], masks[mask]) for name, mask in wanted.items()]
 
 
 def to_tensor(image: Image.Image, size: int) -> Tensor:
@@ -386,46 +315,26 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
     A mask contains class numbers: n is the n-th value in classes["values"].
     """
     pairs = find_pairs(image_dir, mask_dir)
-    classes = read_classes([mask for _, mask in pairs])
-    images, masks, areas, lost, unsure, scaled = [], [], 0, 0, 0, 0
-    for image_file, mask_file in tqdm(pairs, leave=False, disable=None):
-        pages = read_pages(image_file), read_pages(mask_file, mask=True)
-        if len(pages[0]) != len(pages[1]):
-            raise ValueError(
-                f"{image_file} has a different number of pages ({len(pages[0])}) than {mask_file} ({len(pages[1])})"
-            )
-        for image, mask in zip(*pages):
-            # A photo may be stored on its side, with a note in its EXIF data. The mask shows which way is meant.
-            upright = ImageOps.exif_transpose(image)
-            unsure += image.getexif().get(0x0112, 1) != 1 and image.size == upright.size == mask.size
-            image = upright if upright.size == mask.size else image
-            if image.size != mask.size:
-                raise ValueError(f"{image_file} has {image.size} pixels, but {mask_file} has {mask.size}")
-            scaled += "scaled" in image.info
-            numbers = to_numbers(mask, classes)
-            if (numbers == BORDER).all():
-                raise ValueError(f"{mask_file} contains nothing but border")
-            # Count the connected areas of each class, and those that vanish when the mask is resized.
-            for number in np.unique(numbers[numbers != BORDER]):
-                count, labels = cv2.connectedComponents((numbers == number).astype(np.uint8))
-                kept = cv2.resize(labels.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-                areas += count - 1
-                lost += count - len(np.union1d(kept, 0))
-            images.append(to_tensor(image, size))
-            masks.append(cv2.resize(numbers, (size, size), interpolation=cv2.INTER_NEAREST_EXACT))
-    if len(images) < 2:
+    if len(pairs) < 2:
         raise ValueError(f"there is only one image in {image_dir}; at least two are needed")
-    print(f"图片都缩放成正方形 · The images are resized to squares of {size}x{size} pixels.")
-    if scaled:
-        print(
-            f"超过 8 位的图片各自缩放 · {scaled} images with more than 8 bits are scaled by their minimum and maximum"
-        )
-    if unsure:
-        warn(f"{unsure} 张照片按 EXIF 转正：这里假定掩码是按转正后的照片画的",
-             f"{unsure} photos are turned as their EXIF data say. Their masks are assumed to be upright.")  # fmt: skip
+    classes = read_classes([mask for _, mask in pairs])
+    images, masks, areas, lost = [], [], 0, 0
+    for image_file, mask_file in tqdm(pairs, leave=False, disable=None):
+        image, mask = read_picture(image_file), read_picture(mask_file, mask=True)
+        if image.size != mask.size:
+            raise ValueError(f"{image_file}, seen upright, has {image.size} pixels, but {mask_file} has {mask.size}")
+        numbers = to_numbers(mask, classes)
+        # Count the connected areas of each class, and those that vanish when the mask is resized.
+        for number in np.unique(numbers[numbers != BORDER]):
+            count, labels = cv2.connectedComponents((numbers == number).astype(np.uint8))
+            kept = cv2.resize(labels.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+            areas += count - 1
+            lost += count - len(np.union1d(kept, 0))
+        images.append(to_tensor(image, size))
+        masks.append(cv2.resize(numbers, (size, size), interpolation=cv2.INTER_NEAREST_EXACT))
+    print(f"图片转正，缩放成正方形 · The images are turned upright (EXIF) and resized to {size}x{size} squares.")
     if lost:
-        warn(f"缩小后，掩码里的 {areas} 个区域有 {lost} 个消失：可以增大 --size",
-             f"{lost} of the {areas} areas in the masks vanish at this size. Try a larger --size.")  # fmt: skip
+        print(f"!!! 有些区域缩小后消失 · {lost} of the {areas} areas in the masks vanish. Try a larger --size.")
     return torch.stack(images), torch.from_numpy(np.stack(masks)), classes
 
 
@@ -434,46 +343,41 @@ def read_classes(files: list[Path]) -> dict:
 
     It raises ValueError if the masks do not show two to MOST_CLASSES classes.
     """
-    palettes = [page.mode == "P" and page.getpalette() for file in files for page in read_pages(file, mask=True)]
-    palette = palettes[0] if palettes[0] and all(other == palettes[0] for other in palettes) else None
-    counts, first, solid, bordered = Counter(), {}, set(), False
+    palettes = [read_picture(file, mask=True).getpalette() for file in files]
+    palette = palettes[0] if palettes.count(palettes[0]) == len(files) else None
+    counts, solid, bordered = Counter(), set(), palette is not None
     for file in tqdm(files, leave=False, disable=None):
-        for page in read_pages(file, mask=True):
-            values = read_values(page, palette)
-            found, numbers = (array.tolist() for array in np.unique(values, return_counts=True))
-            counts.update(dict(zip(found, numbers)))
-            first = dict.fromkeys(found, file.name) | first
-            bordered = bordered or (len(found) > 2 and name_values(found[-1:]) == ["255"])
-            # Which values fill a square of 5x5 pixels? Those of soft edges do not.
-            values, square = values.astype(float), np.ones((5, 5), np.uint8)
-            solid.update(values[cv2.erode(values, square) == cv2.dilate(values, square)].tolist())
+        values = read_values(read_picture(file, mask=True), palette)
+        found, numbers = (array.tolist() for array in np.unique(values, return_counts=True))
+        counts.update(dict(zip(found, numbers)))
+        bordered |= len(found) > 2 and found[-1] == WHITE
+        # Which values fill a square of 5x5 pixels? Those of soft edges do not.
+        values, square = values.astype(float), np.ones((5, 5), np.uint8)
+        solid.update(values[cv2.erode(values, square) == cv2.dilate(values, square)].tolist())
 
     # Each value is a class if there is a palette, if no value is above 20 except a border of 255, or if the values
     # are few and have sharp edges. Otherwise the masks are smooth or JPEG, and two colors make up most of them.
-    values, grays = sorted(counts), [int(name) for name in name_values(sorted(counts)) if name.isdecimal()]
-    numbered = len(grays) == len(values) and all(gray <= 20 for gray in grays if gray != BORDER)
-    if BORDER in grays and len(grays) > 2 and (palette or numbered):
-        if not (palette or bordered):
+    values, most = sorted(counts), MOST_CLASSES
+    numbered = palette or set(name_values(values)) <= set(map(str, [*range(MOST_CLASSES), BORDER]))
+    if numbered and WHITE in values and len(values) > 2:
+        if not bordered:
             raise ValueError("some masks have 255 where others have 1 or more; save all of them in the same way")
         print("255 是边界，不计入损失和交并比 · 255 is a border, which is ignored.")
-        values.remove(max(values))
-    few = len(values) <= MOST_CLASSES and not any(file.suffix.lower() in LOSSY for file in files)
-    soft = not (palette or numbered or (few and (len(values) < 5 or solid >= set(values))))
-    if soft:  # The main colors are frequent, solid and clearly different.
-        main = []
-        for value, _ in counts.most_common():
-            if value in solid and all(abs(to_rgba(value) - to_rgba(other)).max() > 32 for other in main):
-                main.append(value)
-        if len(main) == 2 and 2 * sum(counts[value] for value in main) > sum(counts.values()):
-            values = sorted(main)
-    if not 2 <= len(values) <= MOST_CLASSES or (soft and len(values) > 2):
-        shown = [value for value, _ in counts.most_common(5)]
-        examples = ", ".join(f"{name} in {first[value]}" for name, value in zip(name_values(shown), shown))
-        raise ValueError(f"the masks have {len(counts)} values ({examples}), but they need 2 to {MOST_CLASSES} classes"
-                         " with sharp edges, not saved as JPEG. Only 2 classes may have soft edges")  # fmt: skip
-    print(f"掩码里的类别 · The classes in the masks: {', '.join(name_values(values))}")
-    if soft:
+        values.remove(WHITE)
+    sharp = len(values) < 5 or (len(values) <= MOST_CLASSES and solid >= set(values))
+    soft = not numbered and (not sharp or any(file.suffix.lower() in LOSSY for file in files))
+    if soft:  # The two colors are frequent, solid and clearly different.
         print("其他的值算作颜色较近的一类 · Any other value means the class whose color is nearer.")
+        values, most = [], 2
+        for value, _ in counts.most_common():
+            if value in solid and all(abs(to_rgba(value) - to_rgba(other)).max() > 32 for other in values):
+                values.append(value)
+        values.sort()
+    if not 2 <= len(values) <= most or 2 * sum(counts[value] for value in values) < counts.total():
+        shown = ", ".join(name_values([value for value, _ in counts.most_common(5)]))
+        raise ValueError(f"the masks in {files[0].parent} have {len(counts)} values ({shown}), but they need 2 to "
+                         f"{MOST_CLASSES} classes with sharp edges, or 2 with soft edges or in JPEG")  # fmt: skip
+    print(f"掩码里的类别 · The classes in the masks: {', '.join(name_values(values))}")
     return {"values": values, "palette": palette, "soft": soft}
 
 
@@ -502,12 +406,11 @@ def to_numbers(page: Image.Image, classes: dict) -> np.ndarray:
     """Turn a mask into class numbers, uint8 (H, W)."""
     values = read_values(page, classes["palette"])
     if classes["soft"]:
-        first, second = (((to_rgba(values) - to_rgba(value)) ** 2).sum(axis=2) for value in classes["values"])
-        return (second < first).astype(np.uint8)
-    numbers = np.full(values.shape, BORDER, np.uint8)
-    for number, value in enumerate(classes["values"]):
-        numbers[values == value] = number
-    return numbers
+        numbers = np.argmin([abs(to_rgba(values) - to_rgba(one)).sum(axis=2) for one in classes["values"]], axis=0)
+    else:
+        numbers = np.searchsorted(classes["values"], values)
+        numbers[numbers == len(classes["values"])] = BORDER  # It has the largest of all values.
+    return numbers.astype(np.uint8)
 
 
 def save_mask(numbers: np.ndarray, classes: dict, file: Path) -> None:
@@ -518,25 +421,6 @@ def save_mask(numbers: np.ndarray, classes: dict, file: Path) -> None:
     if classes["palette"]:
         picture.putpalette(classes["palette"])
     picture.save(file)
-
-
-def plot_held_out(images: Tensor, masks: Tensor, predicted: Tensor, classes: int, file: Path) -> None:
-    """Draw the three images with the lowest mean IoU and the three with the highest, with their masks."""
-    iou = [np.nanmean(measure(one, mask, classes)) for one, mask in zip(predicted, masks)]
-    order = np.argsort(iou).tolist()
-    chosen = order[:3] + order[3:][-3:]
-    figure = Figure(figsize=(2.2 * len(chosen) + 0.5, 7), layout="constrained")
-    axes = figure.subplots(3, len(chosen), squeeze=False)
-    rows = {"image": images.permute(0, 2, 3, 1), "true mask": masks, "predicted mask": predicted}
-    for line, (label, pictures) in zip(axes, rows.items()):
-        line[0].set_ylabel(label)
-        for ax, index in zip(line, chosen):
-            picture = (
-                pictures[index].numpy() if label == "image" else np.ma.masked_equal(pictures[index].numpy(), BORDER)
-            )
-            ax.imshow(picture, cmap="gray" if classes == 2 else "nipy_spectral", vmin=0, vmax=classes - 1)
-            ax.set(title=f"IoU {iou[index]:.3f}", xticks=[], yticks=[])
-    figure.savefig(file)
 
 
 if __name__ == "__main__":

@@ -182,13 +182,6 @@ def test_under_a_debugger_it_runs_to_the_end(tmp_path):
     assert all(file.stat().st_size for file in files.values())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_same_seed_same_pictures(found, tmp_path, seed, no_sheet):
-    again = ask("--seed", seed, "--out-dir", tmp_path)
-    one, other = (results["files"]["slice.tif"].read_bytes() for results in (found, again))
-    assert (one == other) == (seed == 0)
-
-
 def test_image_that_cannot_be_used_is_one_line(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "float.tif"), np.ones((9, 9), np.float32))
     (tmp_path / "empty.png").touch()

@@ -136,7 +136,7 @@ def test_file_is_read_as_it_is_seen(tmp_path):
         (lying.astype(np.uint16) * 9, (gray - 20.0) * 255 / 210),
     ]:
         write(stored, tmp_path / "photo", format="png", exif=exif)
-        np.testing.assert_allclose(digits.read_photo(tmp_path / "photo"), seen, atol=1)
+        np.testing.assert_allclose(digits.flatten(digits.read_picture(tmp_path / "photo")), seen, atol=1)
 
 
 def test_bad_photos_cost_a_line_each_and_the_others_are_read(here, capsys):
@@ -168,7 +168,7 @@ BROKEN["fc.bias"][3] = torch.nan
         (b"PK" + bytes(99), "incomplete"),
         (torch.zeros(3), "something other than weights"),
         (Code(), "something other"),
-        (LENET, "weights for lenet, not for convnet"),
+        (LENET, "weights of another network"),
         (BROKEN, "contain nan"),
     ],
 )
