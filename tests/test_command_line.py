@@ -41,27 +41,19 @@ def test_runs_alone_in_an_empty_folder_on_a_console_without_chinese(tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_where_stdout_is_a_notebooks_and_importing_does_nothing(script, monkeypatch, tmp_path):
-    """Pasted into a cell, a script has no __file__; %run has no stdout.reconfigure."""
+def test_help_is_a_page_also_in_a_notebook_and_without_docstrings(script, monkeypatch, tmp_path):
+    """Pasted into a cell, a script has no __file__; %run has no stdout.reconfigure; python -OO strips docstrings."""
     monkeypatch.chdir(tmp_path)
     importlib.import_module(script)
     monkeypatch.setattr(sys, "argv", [script, "--help"])
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     source = (ROOT / f"{script}.py").read_text(encoding="utf-8")
     with pytest.raises(SystemExit) as stopped:
-        exec(compile(source, "<cell>", "exec"), {"__name__": "__main__", "__doc__": "In a cell."})
-    assert stopped.value.code == 0
-    assert sys.stdout.getvalue().startswith("usage: ") and "--out-dir" in sys.stdout.getvalue()
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_a_page_and_does_not_need_docstrings(script):
-    """python -OO strips the docstrings."""
-    command = [sys.executable, "-OO", f"{script}.py", "--help"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-    assert run.returncode == 0, run.stderr
-    assert "example" in run.stdout and "(default: " in run.stdout and "%(" not in run.stdout
+        exec(compile(source, "<cell>", "exec", optimize=2), {"__name__": "__main__", "__doc__": None})
+    page = sys.stdout.getvalue()
+    assert stopped.value.code == 0 and page.startswith("usage: ") and "%(" not in page
+    assert "--out-dir" in page and "example" in page and "(default: " in page
+    assert list(tmp_path.iterdir()) == []  # Importing did nothing.
 
 
 @pytest.mark.parametrize("flag", ["--epochs", "--batch-size", "--limit", "--seed"])

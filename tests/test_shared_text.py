@@ -22,11 +22,6 @@ def functions(name: str) -> dict[str, str]:
     return {node.name: ast.get_source_segment(source, node) for node in nodes}
 
 
-def test_the_seven_scripts():
-    names = "cnn_mnist cv2_tensor linear_regression logistic_regression nn_demo pytorch_basic "
-    assert " ".join(SCRIPTS).replace(".py", "") == names + "unet_doubleconv"
-
-
 def test_mnist_scripts_are_alike_below_the_line():
     ends = {read(name)[LINE.search(read(name)).start() :] for name in MNIST_SCRIPTS}
     assert len(ends) == 1
