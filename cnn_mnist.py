@@ -93,6 +93,8 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
 
     训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
     """
+    # train() 和 eval() 只改变 BatchNorm、Dropout 这样的层，但在任何模型里都写上，是好习惯
+    # train() and eval() change only layers such as BatchNorm and Dropout. Calling them is a good habit in any model.
     model.train()
     total_loss, correct, count = 0.0, 0, 0
     for images, labels in tqdm(loader, leave=False, disable=None):
@@ -126,7 +128,8 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
     not needed for a test, and no_grad saves the time and the memory that they would take.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大，
+    所以不必先做 softmax。
     """
     model.eval()
     correct = 0
@@ -143,7 +146,8 @@ class LeNet(nn.Module):
     took images of 32x32 pixels, used tanh and pooling layers with learnable weights, and had a different last layer.
     As in the notebook, this one has sigmoids and max pooling. It has 44,426 parameters.
 
-    pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化，与 1998 年的原版略有不同。
+    pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化；1998 年的原版输入是 32x32，用 tanh，
+    池化层带有可学习的权重，最后一层也不同。
     """
 
     def __init__(self):
@@ -227,6 +231,8 @@ class ResNet(nn.Module):
     11,178,378 parameters.
 
     pytorch搭建ResNet：开头的卷积和池化，四个由残差块组成的模块，全局平均池化层，最后是全连接层。
+    18 是卷积层和全连接层的总数，不算捷径里的 1x1 卷积。和笔记一样，卷积带偏置，捷径里没有 BatchNorm，
+    所以不能直接载入 torchvision 的 ResNet-18 权重。
     """
 
     def __init__(self, blocks=(2, 2, 2, 2)):
@@ -256,7 +262,8 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍；ResNet 的学习率降到 0，结果才稳定
+# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍。ResNet 只训练一轮，学习率不变的话，
+# 这一轮结束时权重的好坏全凭运气，所以让它的学习率降到 0
 # Each row has the class of a network, its epochs on the two data sets, and the fraction of the learning rate
 # that is left at the end. ResNet is trained for only one epoch. With a constant rate, the quality of its weights
 # at the end of that epoch would depend on chance, so its rate falls to 0.
@@ -329,7 +336,9 @@ def main(argv: list[str] | None = None) -> dict:
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
-    # Save the parameters, and load them into a new model, as another program would.
+    # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
+    # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
+    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
     name = f"{args.model}-{dataset}"
     weights = args.out_dir / f"{name}.pt"
     torch.save(model.state_dict(), weights)
@@ -381,10 +390,14 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     """
     images, labels = test_set.tensors
     ones = images[labels == 1][:100]
-    model = copy.deepcopy(model)  # A pass in train mode changes the moving averages.
-    print("\neval模式和train模式的区别 · What train() and eval() change")
+    # 在副本上做：train 模式下每次前向计算都会改变移动平均；model.train(False) 与 model.eval() 相同
+    # Use a copy, because each forward pass in train mode changes the moving averages. model.train(False) does the same
+    # as model.eval().
+    model = copy.deepcopy(model)
+    print("\neval模式和train模式的区别：100 张 1 里认对几张；同一张图片换到只有两张的批里，得分最多变化多少")
+    print("What train() and eval() change:")
     for training in (False, True):
-        model.train(training)  # model.train(False) does the same as model.eval().
+        model.train(training)
         logits, pair = model(ones), model(ones[:2])
         recognized = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
@@ -521,8 +534,8 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
         if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
-        print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
-        print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
+        print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")
+        print(f"!!! MNIST cannot be downloaded ({reason}). This uses scikit-learn's digits. See docs/installing.md.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
     # Enlarge the 1,797 images from 8x8 to 20x20 pixels, and center them in 28x28, as in MNIST.

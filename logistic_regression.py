@@ -72,6 +72,8 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
 
     训练一轮，返回平均损失。损失逐批算出，而权重每一步都在变，所以它反映的是整轮训练，而不是训练完这一轮的模型。
     """
+    # train() 和 eval() 只改变 BatchNorm、Dropout 这样的层，但在任何模型里都写上，是好习惯
+    # train() and eval() change only layers such as BatchNorm and Dropout. Calling them is a good habit in any model.
     model.train()
     total_loss = 0.0
     for images, labels in tqdm(loader, leave=False, disable=None):
@@ -102,7 +104,8 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
     The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
     not needed for a test, and no_grad saves the time and the memory that they would take.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大，
+    所以不必先做 softmax。
     """
     model.eval()
     correct = 0
@@ -154,7 +157,9 @@ def main(argv: list[str] | None = None) -> dict:
             print(f"epoch {epoch}: training loss {loss:.4f}, test accuracy {test_accuracy:.2%}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
-    # Save the parameters, and load them into a new model, as another program would.
+    # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
+    # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
+    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
     weights = args.out_dir / f"logistic-{dataset}.pt"
     torch.save(model.state_dict(), weights)
     loaded = LogisticRegression()
@@ -279,8 +284,8 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
         if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
-        print(f"!!! 无法下载 MNIST，改用 scikit-learn 的手写数字，图片少而粗糙 · MNIST cannot be downloaded: {reason}")
-        print("!!! This run uses scikit-learn's digits, which are fewer and coarser. docs/installing.md says more.\n")
+        print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")
+        print(f"!!! MNIST cannot be downloaded ({reason}). This uses scikit-learn's digits. See docs/installing.md.\n")
     from sklearn.datasets import load_digits  # scikit-learn is slow to import and is only needed here.
 
     # Enlarge the 1,797 images from 8x8 to 20x20 pixels, and center them in 28x28, as in MNIST.

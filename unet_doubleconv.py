@@ -362,7 +362,9 @@ def main(argv: list[str] | None = None) -> dict:
             print(f"epoch {epoch}: loss {loss:.4f}, IoU of the bag {bag:.4f}, of the background {background:.4f}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
-    # Save the parameters, and load them into a new model, as another program would.
+    # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
+    # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
+    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
     weights = args.out_dir / "unet.pt"
     torch.save(model.state_dict(), weights)
     loaded = UNet()

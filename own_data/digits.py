@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     A photo that cannot be read gets one line on stderr. The others are read, and the exit code is 1 at the end.
 
-    逐张识别照片里的数字；读不了的照片只占一行，其余的照常识别。
+    逐张识别照片里的数字；读不了的照片打印一行原因，其余的照常识别，最后的退出码是 1。
     """
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict:
     weights = args.weights or OUT_DIR / f"{args.model}-mnist.pt"
     digits = OUT_DIR / f"{args.model}-digits.pt"
     if not args.weights and digits.exists() and not weights.exists():
-        print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：那里的图片少，也更粗糙，更容易认错")
+        print(f"!!! 没有 {weights}，改用在 digits 上训练的权重：digits 的图片少而粗糙，更容易认错")
         print(f"!!! {weights} is missing. This run uses weights trained on the digits, which are fewer and coarser.\n")
         weights = digits
     model = MODELS[args.model][0]().to(device).eval()
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> dict:
             continue
         digit, probability = predict(model, image.to(device))
         if probability < 0.5:
-            warnings.append("网络没有把握，最可能的数字还不到 50% · The network is unsure: no digit reaches 50%.")
+            warnings.append("网络没有把握，最可能的数字，概率也不到 50% · The network is unsure: no digit reaches 50%.")
         print(f"{photo}: {digit} ({probability:.1%})")
         for warning in warnings:
             print(f"!!! {warning}")
@@ -91,7 +91,7 @@ def find_files(names: list[str]) -> list[Path]:
     files = []
     for name in names:
         for match in [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]:
-            # 文件夹里的图片；文件里面没有东西，就是它自己
+            # 是文件夹，就取其中的图片；是文件，就取它本身
             # Take the pictures in the folder. If the match is a file, take the file itself.
             files += list_pictures(Path(match)) or [Path(match)]
     return list(dict.fromkeys(files))
@@ -179,14 +179,15 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
     The image is float32 (1, 28, 28): white ink on black, the digit 20 pixels long, its center of mass in the
     middle. It raises ValueError if there is no ink. The warnings are in Chinese and English.
 
-    把照片变成 MNIST 那样的图片：黑底白字，数字缩放到 20 像素，重心放在正中。
+    把照片变成 MNIST 那样的图片：黑底白字，数字的长边缩放到 20 像素，重心放在正中。
     """
     # 缩放：长边变成 200 像素，再稍微模糊，去掉噪点
     # Scale the photo so that its longer side has 200 pixels. A slight blur removes noise.
     high, wide = (max(1, round(side * 200 / max(gray.shape))) for side in gray.shape)
     gray = cv2.GaussianBlur(cv2.resize(gray, (wide, high), interpolation=cv2.INTER_AREA), (5, 5), 0)
 
-    # 笔迹：四周大多是纸，所以中位数就是那里纸的亮度，阴影也算在内；与纸相差多少就是多少墨，深浅都行
+    # 笔迹：一个像素的四周大多是纸，所以四周的中位数就是那里纸的亮度，阴影也算在内；
+    # 与纸的亮度相差多少，就有多少墨，比纸深或浅都行
     # Most pixels around a pixel are paper, so their median is the brightness of the paper there, with its shadow.
     # The ink is the difference from the paper. It may be darker or lighter.
     padded = cv2.copyMakeBorder(gray, 75, 75, 75, 75, cv2.BORDER_REFLECT)
@@ -203,11 +204,11 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
     stroke = 2 * cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()
     warnings = find_doubts(mask, pieces, stroke, texture / contrast)
 
-    # 墨的深浅不同，但都应接近白色；边缘保留一点过渡，其余涂黑
+    # 无论墨色深浅，都变成接近白色；边缘保留一点过渡，其余涂黑
     # Most of the ink becomes white, however faint it is. Its soft edge stays, and everything else becomes black.
     ink = np.minimum(ink / np.percentile(ink[mask > 0], 25), 1) * cv2.dilate(mask, np.ones((5, 5)))
 
-    # MNIST 的笔画粗，细笔画缩小后会变灰，所以先加粗到长度的七分之一左右
+    # MNIST 的笔画粗，细笔画缩小后会变灰，所以先加粗到数字长度的七分之一左右
     # MNIST has thick strokes, and thin ones would turn gray when they shrink: make them a seventh of the length.
     grow = max(0, round(max(cv2.boundingRect(mask)[2:]) / 7 - stroke))
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
@@ -227,20 +228,20 @@ def prepare(gray: np.ndarray) -> tuple[Tensor, list[str]]:
 def find_digit(mask: np.ndarray) -> list[np.ndarray]:
     """Return the pieces of ink that are the digit. The mask and each piece are uint8 (H, W), with the values 0 and 1.
 
-    从墨迹里挑出数字：去掉碰到照片边缘的、包围数字的（方框、圆圈）和小斑点。
+    从墨迹里挑出数字：去掉碰到照片边缘的墨迹、包围数字的方框或圆圈，以及小斑点。
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     left, top, wide, high, areas = stats.T
     inside = (left > 0) & (top > 0) & (left + wide < mask.shape[1]) & (top + high < mask.shape[0])
     lengths = np.maximum(wide, high)
 
-    # 碰到边缘的是桌边、阴影或印刷的格子，除非里面没有像样的墨迹
+    # 碰到照片边缘的墨迹是桌边、阴影或印刷的格子，不要；除非没有别的像样的墨迹
     # A piece that reaches the border is the edge of a table, a shadow or a printed box, unless no other is large.
     chosen = np.arange(1, count)
     large = chosen[areas[chosen] > 0.02 * areas[chosen].max()]
     chosen = [n for n in large if inside[n] and lengths[n] >= 20] or list(large)
 
-    # 包围数字的一块：它的凸包里有另一块像样的墨迹
+    # 包围数字的一块：它的凸包里有另一块不太小的墨迹
     # A piece encloses the digit if another one, not much smaller, lies within its convex hull.
     pieces = {n: (labels == n).astype(np.uint8) for n in chosen}
     for n in chosen:
@@ -264,7 +265,7 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
     # How many strokes a row crosses: fewer than two on average for one digit, even for a 0, a 4 or an 8.
     strokes = (mask[:, 1:] > mask[:, :-1]).sum() / h
 
-    # 两块墨迹左右分开、上下分开，或者下面一块是长线
+    # 两块墨迹一左一右、一上一下，或者下面一块是长线
     # Two pieces are side by side, one is above the other, or the lower one is a long line.
     apart = underlined = False
     for (left, top, w1, h1), (left2, top2, w2, h2) in permutations(map(cv2.boundingRect, pieces), 2):
@@ -275,9 +276,9 @@ def find_doubts(mask: np.ndarray, pieces: list[np.ndarray], stroke: float, textu
     doubts = {
         "背景不是干净的纸，可能不是数字的照片 · The background is not plain paper. Is this a digit?": texture > 0.15,
         "墨迹太粗，不像笔画 · The ink is too thick for strokes.": stroke > 0.4 * longest and min(w, h) > 0.5 * longest,
-        "数字太小，请靠近再拍 · The digit is smaller than a tenth of the photo. Move closer.": longest < 20,
+        "数字太小，请靠近一些再拍 · The digit is smaller than a tenth of the photo. Move closer.": longest < 20,
         "太宽或者笔画太多 · It is too wide for one digit, or has too many strokes.": strokes > 1.95 or w > 1.5 * h,
-        "墨迹分成几块：两个数字或负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
+        "墨迹分成几块：是两个数字，还是带负号？ · The ink is in pieces. Are these two digits, or a minus sign?": apart,
         "数字下面有一条线 · There is a line under the digit.": underlined,
     }
     return [text for text, doubtful in doubts.items() if doubtful]

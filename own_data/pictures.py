@@ -296,9 +296,10 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
             rules.append((end, other))
     end, other = max(rules, key=lambda rule: sum(name.removesuffix(rule[0]) + rule[1] in masks for name in images))
     wanted = {name: name.removesuffix(end) + other for name in images if not (one_folder and name.endswith(other))}
-    missing = [f"{images[name].name} ({mask})" for name, mask in wanted.items() if mask not in masks]
+    missing = [images[name].name for name, mask in wanted.items() if mask not in masks]
     if missing:
-        raise ValueError(f"{len(missing)} images have no mask in {mask_dir}, such as {missing[0]}")
+        raise ValueError(f"{mask_dir} has no mask for {missing[0]}; a mask must have the same name as its image, or a"
+                         " name that ends differently, by the same rule for all masks")  # fmt: skip
     print(f"第一对 · The first pair: {images[first].name}, {masks[wanted[first]].name}")
     return [(images[name], masks[mask]) for name, mask in wanted.items()]
 
@@ -334,7 +335,8 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
         masks.append(cv2.resize(numbers, (size, size), interpolation=cv2.INTER_NEAREST_EXACT))
     print(f"图片转正，缩放成正方形 · The images are turned upright (EXIF) and resized to {size}x{size} squares.")
     if lost:
-        print(f"!!! 有些区域缩小后消失 · {lost} of the {areas} areas in the masks vanish. Try a larger --size.")
+        print(f"!!! 掩码里的 {areas} 个区域有 {lost} 个缩小后消失，可以增大 --size")
+        print(f"!!! {lost} of the {areas} areas in the masks vanish at this size. Try a larger --size.")
     return torch.stack(images), torch.from_numpy(np.stack(masks)), classes
 
 

@@ -82,7 +82,7 @@ def test_no_network_auto_takes_the_digits_and_says_so_twice(tmp_path, capsys):
     assert results["dataset"] == "digits"
     assert results["files"]["weights"].name == "logistic-digits.pt"
     printed = capsys.readouterr().out
-    assert "MNIST cannot be downloaded: " in printed and "!!! 无法下载 MNIST" in printed
+    assert "MNIST cannot be downloaded (" in printed and "!!! 无法下载 MNIST" in printed
     assert "\nTest accuracy on scikit-learn's digits, not MNIST: " in printed
 
 
