@@ -227,8 +227,10 @@ def blue_green_red(args):
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
 
-    # 文件不存在，或者 PNG、TIFF 只有前一半：返回 None。JPEG 只有前一半：大小不变，但下面的行丢失了
+    # 文件不存在，或者 PNG、TIFF 只有前一半：返回 None。JPEG 只有前一半：大小不变，但下面的行丢失了。
+    # 读这些文件时，OpenCV 自己也会打印几行警告
     # imread returns None for a missing file, and for half a PNG or TIFF. Half a JPEG keeps its size but loses rows.
+    # OpenCV prints warnings of its own about these files.
     print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
