@@ -9,7 +9,7 @@ ResNet.ipynb：pytorch搭建ResNet
     python cnn_mnist.py --model lenet            # This trains LeNet. Use resnet for ResNet-18.
     python cnn_mnist.py --dataset digits         # This needs no network.
 
-It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, matplotlib, tqdm and scikit-learn.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, torchvision, matplotlib, tqdm and scikit-learn.
 
 The test accuracy is 99.1% for ConvNet, 97.8% for LeNet, and 99.0% for ResNet-18 after its single epoch,
 measured with seed 0 on 2 CPU cores with PyTorch 2.15.
@@ -262,11 +262,11 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍。ResNet 只训练一轮，学习率不变的话，
+# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍。ResNet 在 MNIST 上只训练一轮，学习率不变的话，
 # 这一轮结束时权重的好坏全凭运气，所以让它的学习率降到 0
 # Each row has the class of a network, its epochs on the two data sets, and the fraction of the learning rate
-# that is left at the end. ResNet is trained for only one epoch. With a constant rate, the quality of its weights
-# at the end of that epoch would depend on chance, so its rate falls to 0.
+# that is left at the end. On MNIST, ResNet is trained for only one epoch. With a constant rate, the quality of
+# its weights at the end of that epoch would depend on chance, so its rate falls to 0.
 MODELS = {
     "convnet": (ConvNet, {"mnist": 5, "digits": 20}, 1.0),
     "lenet": (LeNet, {"mnist": 5, "digits": 100}, 1.0),
@@ -531,7 +531,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
+        if choice == "mnist" or len(found) > 3:  # More than 3: four files are damaged or misnamed.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")

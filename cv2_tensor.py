@@ -7,7 +7,7 @@ Pytorch_cv2_Tensor相关
     python cv2_tensor.py photo.jpg        # This reads a picture of your own.
     python cv2_tensor.py --size 320 160   # This resizes to another width and height.
 
-It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python and matplotlib.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, torchvision, opencv-python and matplotlib.
 
 In the last section, a picture becomes a tensor and then a file again, and every pixel is unchanged.
 The script also writes one PNG file that shows the pictures at each step. The results below were measured

@@ -6,7 +6,7 @@ Pytorch_linearRegression.py：线性回归例子实现完整训练
     python linear_regression.py          # This trains for 60 epochs, as the notes do.
     python linear_regression.py --show   # This opens the picture in a window as well.
 
-It needs Python 3.10 and PyTorch 2.6 or newer, and matplotlib.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, and matplotlib.
 
 The loss is the mean squared error over all points: MSE = ((slope * x + intercept - y) ** 2).mean().
 With seed 0, gradient descent and the exact solution give these lines, measured on a CPU with PyTorch 2.15.

@@ -6,7 +6,7 @@ Pytorch_NNdemo.py：MINIST+简易神经网络实现训练测试
     python nn_demo.py                    # The first run downloads MNIST (11 MB).
     python nn_demo.py --dataset digits   # This needs no network.
 
-It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, matplotlib, tqdm and scikit-learn.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, torchvision, matplotlib, tqdm and scikit-learn.
 
 The test accuracy is 97.9% with seed 0, measured on 2 CPU cores with PyTorch 2.15.
 
@@ -312,7 +312,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # All four files exist, but they are damaged or have other names.
+        if choice == "mnist" or len(found) > 3:  # More than 3: four files are damaged or misnamed.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")

@@ -10,7 +10,7 @@ pytorch_cuda.ipynb：pytorch有关cuda的基本操作与概念
     python pytorch_basic.py --help                      # Print the names of the sections and all options.
     python pytorch_basic.py --download                  # Download CIFAR-10 (170 MB) and ResNet-18 (45 MB).
 
-It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python and scikit-learn.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, torchvision, opencv-python and scikit-learn.
 
 All sections together take less than half a minute on 2 CPU cores with PyTorch 2.15. At the end of the
 tour, the model in training_loop recognizes 96.7% of the digits that it was not trained on. At the end of
@@ -242,7 +242,8 @@ def devices(args):
     y = x**2
     print(y)
     # 存储在不同位置中的数据是不可以直接进行计算的，只有 CPU 上 0 维的张量例外，如 torch.tensor(1)
-    # Tensors on different devices cannot be combined, except a zero-dimensional CPU tensor, such as torch.tensor(1).
+    # Tensors on different devices cannot be combined. The exception is a zero-dimensional tensor on the CPU, such as
+    # torch.tensor(1), which can be combined with a tensor on any device.
     with refused(RuntimeError):
         z = y + torch.tensor([1, 2, 3])
     # 通过检查模型的参数的device属性来查看存放模型的设备
@@ -448,8 +449,8 @@ def neural_network(args):
     print(loss.grad_fn)
     linear = loss.grad_fn.next_functions[0][0]
     print(linear)
-    # 下标 0 通向这一层的偏置，它是叶子；下标 1 通向这一层的输入
-    # Index 0 leads to the bias of this layer, which is a leaf. Index 1 leads to the input of the layer.
+    # next_functions[0] 通向这一层的偏置，它是叶子；next_functions[1] 通向这一层的输入
+    # next_functions[0] leads to the bias of this layer, which is a leaf. next_functions[1] leads to the layer's input.
     print(linear.next_functions[1][0])
 
     # ---- 反向传播 · Backpropagation ----

@@ -5,7 +5,7 @@ Pytorch_已解决问题_1
 
     python unet_doubleconv.py   # This needs no data, because the script draws the pictures.
 
-It needs Python 3.10 and PyTorch 2.6 or newer, torchvision, opencv-python, matplotlib and tqdm.
+This script needs Python 3.10 or newer, PyTorch 2.6 or newer, torchvision, opencv-python, matplotlib and tqdm.
 
 On 64 held-out drawings, the U-Net finds the bags with an intersection over union (IoU) of 0.962, where 1 is
 perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
