@@ -87,7 +87,7 @@ class ConvNet(nn.Module):
 
 
 def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> tuple[float, float]:
-    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over their images.
+    """Train on each batch once. Return the mean loss and the accuracy (0 to 1) over the images.
 
     Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
@@ -275,7 +275,7 @@ MODELS = {
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train the model, test it, save it, and load it. Return the data set, the lists of results, and the files.
+    """Train the model, test it, save it, and load it. Return the name of the data set, the results, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
@@ -289,8 +289,8 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"卷积神经网络 · A convolutional network: {args.model}\n")
 
     # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients and too long steps.
-    # Then add the channel dimension: (N, 1, 28, 28).
+    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients, and the steps would
+    # be too long. Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -332,7 +332,7 @@ def main(argv: list[str] | None = None) -> dict:
         results["train_loss"].append(loss)
         results["train_accuracy"].append(accuracy)
         results["test_accuracy"].append(test_accuracy)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # Print fewer than 20 lines.
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入

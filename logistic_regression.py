@@ -14,7 +14,7 @@ after five epochs, because the learning rate of the notes is small.
 **Try**
 
     python logistic_regression.py --lr 0.1          # 91.8%, because longer steps get much further
-    python logistic_regression.py --batch-size 10   # 89.3%, because it takes ten times as many steps
+    python logistic_regression.py --batch-size 10   # 89.3%, because there are ten times as many steps
     python logistic_regression.py --lr 10           # 82.0%: the steps are too long, and the loss stays above 1
 
 These commands show what an option does. To choose a value, do not compare results on the test images. Use
@@ -66,7 +66,7 @@ class LogisticRegression(nn.Module):
 
 
 def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
-    """Train on each batch once. Return the mean loss over their images.
+    """Train on each batch once. Return the mean loss over all images.
 
     The loss is measured while the weights change, so it describes the whole epoch, not the resulting model.
 
@@ -116,7 +116,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Train the model, test it, save it, and load it. Return the data set, the last loss and accuracy, and the files.
+    """Train the model, test it, save it, and load it. Return the name of the data set, the last results, and the files.
 
     完整流程：准备数据，训练并测试，保存参数，再载入使用。
     """
@@ -128,8 +128,8 @@ def main(argv: list[str] | None = None) -> dict:
     print("逻辑回归 · Logistic regression\n")
 
     # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients and too long steps.
-    # Then add the channel dimension: (N, 1, 28, 28).
+    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients, and the steps would
+    # be too long. Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict:
         if not torch.tensor(loss).isfinite():
             sys.exit(f"error: the training loss is {loss}; try a smaller --lr")
         test_accuracy = evaluate(model, test_loader, device)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # Print fewer than 20 lines.
             print(f"epoch {epoch}: training loss {loss:.4f}, test accuracy {test_accuracy:.2%}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> dict:
 def plot_weights(model: LogisticRegression, file: Path) -> None:
     """Draw the 784 weights of each digit. Ink on a blue pixel counts for the digit, and ink on a red one against it.
 
-    The pixels at the border are always black, so nothing changes their weights, which stay random.
+    The pixels at the border are always black, so their weights are never updated and keep their random initial values.
 
     把每个数字的 784 个权重画成一张图：笔画落在蓝色像素上支持这个数字，落在红色像素上则反对它。
     四周的像素总是黑的，那里的权重得不到更新，一直是随机的初始值。

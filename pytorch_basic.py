@@ -148,7 +148,7 @@ def operations(args):
     # Broadcasting adds the row of shape (3,) to each row of the matrix of shape (2, 3).
     print(a + torch.tensor([10, 20, 30]))  # tensor([[11, 22, 33], [14, 25, 36]])
     # 求和：不写 dim 时所有元素相加；dim 指定沿哪一维相加，结果里就没有这一维了
-    # Sum all elements, or sum over the dimension dim, which the result then no longer has.
+    # Sum all elements, or sum over the dimension dim. The result then no longer has this dimension.
     print(a.sum(), a.sum(dim=0), a.sum(dim=1))  # tensor(21) tensor([5, 7, 9]) tensor([ 6, 15])
     # 拼接：cat 沿已有的一维接起来，stack 会新建一维
     # Join tensors. cat joins them along an existing dimension, whereas stack creates a new one.

@@ -12,14 +12,14 @@ perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 
 **Try**
 
-    python unet_doubleconv.py --epochs 2                      # 0.932, in half the time of the five epochs
+    python unet_doubleconv.py --epochs 2                      # 0.932, in half the time of the default five epochs
     python unet_doubleconv.py --lr 0.0005                     # 0.953: with shorter steps, the loss stays higher
-    python unet_doubleconv.py --train-images 30 --epochs 30   # 0.960: fewer drawings, but each of them more often
+    python unet_doubleconv.py --train-images 30 --epochs 30   # 0.960: fewer drawings, but each is used more often
 
 These commands show what an option does. To choose a value, do not compare results on the test images. Use
 validation images instead, which are used neither for training nor for the test.
 
-Afterwards, `python -m own_data.pictures --images DIR --masks DIR` trains the network on your own pictures.
+To train the network on your own pictures, run `python -m own_data.pictures --images DIR --masks DIR`.
 """
 
 import argparse
@@ -49,9 +49,10 @@ OUT_DIR = Path("outputs", "unet_doubleconv")
 
 # U-Net 给图片的每个像素分类：下采样路径看到的范围越来越大，从而知道图里有什么。
 # 上采样路径再指出各个物体在哪里，跳跃连接把下采样时丢失的轮廓找回来。
-# A U-Net classifies every pixel of an image. On the way down, each position sees more and more of the image,
-# which tells the network what the image shows. On the way up, the network finds out where everything is,
-# and skip connections bring back the outlines, which were lost on the way down.
+# A U-Net classifies every pixel of an image. Its downsampling path halves the height and width four times. Each
+# position therefore sees more and more of the image, and the network learns what the image shows. On its upsampling
+# path, the network finds out where everything is, and skip connections bring back the outlines that were lost on the
+# downsampling path.
 
 
 class WrongDoubleConv(nn.Module):
@@ -83,10 +84,10 @@ class WrongDoubleConv(nn.Module):
 
 @torch.no_grad()
 def trace_shapes(model: nn.Module, images: Tensor) -> None:
-    """Call the model, and print the input shapes of each of its parts. If a part raises an error, this does as well.
+    """Call the model, and print the input shapes of each of its parts. Raise the error that a part raises.
 
     A forward pre-hook runs before its part, so the last line that is printed names the part that raised the error. A
-    forward hook runs after its part, so it would print nothing for it.
+    forward hook runs after its part, so it would print nothing for the part that raised the error.
 
     逐层打印输入的形状：钩子（pre-hook）在每一层计算之前运行，所以报错时，打印的最后一行就是出错的那一层。
     """
@@ -152,7 +153,7 @@ def find_the_layer() -> None:
 
 
 class Down(nn.Sequential):
-    """Halve height and width: x (N, in_channels, H, W) becomes (N, out_channels, H/2, W/2).
+    """Halve the height and width: x (N, in_channels, H, W) becomes (N, out_channels, H/2, W/2).
 
     下采样：池化使高和宽减半，之后同样大小的卷积核，看到的范围在高和宽上都是原来的两倍。
     """
@@ -162,7 +163,9 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Module):
-    """Double the height and width of x, and join it with `skip`, the features of the same size from the way down.
+    """Double the height and width of x, and join the result with `skip`, the features of the same size.
+
+    `skip` comes from the downsampling path.
 
     x (N, in_channels, H, W) and skip (N, out_channels, 2H, 2W) become (N, out_channels, 2H, 2W).
 
@@ -175,12 +178,13 @@ class Up(nn.Module):
         # This transposed convolution spreads each position over 2x2 pixels, with weights that it learns.
         self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
         # 拼接后的通道数是两倍：一半来自下面一级，一半来自跳跃连接
-        # The joined input has twice as many channels: half from the level below, and half from the skip connection.
+        # The joined input has 2 * out_channels channels: half from the level below, half from the skip connection.
         self.conv = DoubleConv(2 * out_channels, out_channels, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         # 跳跃连接：x 说明图里有什么，skip 还保留着池化之前的清晰轮廓，两者沿通道这一维拼接
-        # Join both along the channel dimension. x tells what is in the image, and skip still has its sharp outlines.
+        # Join skip and the upsampled x along the channel dimension. x contains what is in the image, and skip still
+        # contains the sharp outlines.
         return self.conv(torch.cat([skip, self.up(x)], dim=1))
 
 
@@ -221,7 +225,7 @@ class UNet(nn.Module):
 
 
 class Augmented(Dataset):
-    """Provide the training images and masks with random changes, so that they differ in every epoch.
+    """Return the training images and masks, randomly changed, so that they differ in every epoch.
 
     `images` is uint8 (N, 3, H, W), `masks` is uint8 (N, H, W), and `flips` is a list of transforms. Each item
     consists of an image, float32 (3, H, W) with values in [0, 1], and its mask, int64 (H, W).
@@ -358,7 +362,7 @@ def main(argv: list[str] | None = None) -> dict:
         losses.append(loss)
         bag_ious.append(bag)
         background_ious.append(background)
-        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # fewer than 20 lines
+        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # Print fewer than 20 lines.
             print(f"epoch {epoch}: loss {loss:.4f}, IoU of the bag {bag:.4f}, of the background {background:.4f}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
