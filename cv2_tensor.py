@@ -53,7 +53,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def span(image) -> str:
     """Return the dtype, the minimum and the maximum of an array or a tensor, as text.
 
-    以文字返回数组或张量的数据类型、最小值和最大值。
+    返回一个字符串，写明数组或张量的数据类型、最小值和最大值。
     """
     array = np.asarray(image)  # PyTorch has no min() for uint16 tensors.
     return f"{image.dtype} {array.min():.5g} .. {array.max():.5g}"
