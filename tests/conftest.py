@@ -1,5 +1,7 @@
 """What every test shares: tiny data in MNIST's own file format, and a network that is not there."""
 
+import contextlib
+import io
 import os
 import struct
 import urllib.request
@@ -8,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
+import pytorch_basic
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n 2: one core each, or they fight over both
     torch.set_num_threads(1)
@@ -71,3 +75,12 @@ def mnist_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_mnist(folder)
     return folder
+
+
+@pytest.fixture(scope="session", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def basics(request, tmp_path_factory):
+    """Run all sections of pytorch_basic.py once. Return what main returns, and what is printed."""
+    folder = str(tmp_path_factory.mktemp("basics"))
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        found = pytorch_basic.main(["--device", request.param, "--out-dir", folder])
+    return found, stdout.getvalue()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import cv2_tensor
-import pytorch_basic
 
 TESTS = Path(__file__).parent
 # Maps "script section" to the notes' lines, each after >>>, with their results.
@@ -17,16 +16,14 @@ NOTES = dict(part.split("\n", 1) for part in NOTES)
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory):
+def printed(basics, tmp_path_factory):
     """Run both scripts. Return their sessions, by the same names as in NOTES."""
-    out_dir = ["--out-dir", str(tmp_path_factory.mktemp("out"))]
-    tour = [name.split()[1] for name in NOTES if name.startswith("pytorch_basic")]
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        cv2_tensor.main(["--out-dir", str(tmp_path_factory.mktemp("out"))])
     sessions = {}
-    for script, flags in ((cv2_tensor, []), (pytorch_basic, ["--section", *tour])):
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            script.main([*flags, *out_dir])
-        for name, session in re.findall(r"(?ms)^=+ [^\n]*\((\w+)\)\n(.*?)(?=^=+ |\Z)", output.getvalue()):
-            sessions[f"{script.__name__} {name}"] = session
+    for script, text in (("cv2_tensor", output.getvalue()), ("pytorch_basic", basics[1])):
+        for name, session in re.findall(r"(?ms)^=+ [^\n]*\((\w+)\)\n(.*?)(?=^=+ |\Z)", text):
+            sessions[f"{script} {name}"] = session
     return sessions
 
 

@@ -4,9 +4,7 @@ test_notes.py compares with what the notes print. The name of a test begins with
 notes' scripts, D for the 60-minute tour, E for what has aged or was wrong.
 """
 
-import contextlib
 import inspect
-import io
 import linecache
 import pickle
 import re
@@ -32,14 +30,12 @@ from pytorch_basic import BagDataset, CustomDataset, Net, refused
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
-def run(request, tmp_path_factory):
-    """Run all sections once. `found` is what they return, and below("autograd", line) is what is
-    printed below the lines of that section that begin so."""
-    folder = str(tmp_path_factory.mktemp("out"))
-    with contextlib.redirect_stdout(io.StringIO()) as stdout:
-        found = pytorch_basic.main(["--device", request.param, "--out-dir", folder])
-    printed = re.sub(r" object at 0x\w+", "", stdout.getvalue())
+@pytest.fixture
+def run(basics):
+    """`found` is what all sections return, and below("autograd", line) is what is printed below the lines of that
+    section that begin so."""
+    found, printed = basics
+    printed = re.sub(r" object at 0x\w+", "", printed)
     sessions = dict(re.findall(r"(?s)\((\w+)\)\n(.*?)(?=\n=====|$)", printed))
 
     def below(section: str, line: str) -> str:

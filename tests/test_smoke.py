@@ -78,8 +78,8 @@ def test_C_cv2_picture_to_tensor_and_back(run):
     assert ">>> print(image_tensor.shape)\ntorch.Size([1, 512, 512])\n" in printed
 
 
-def test_D_A1_every_section_of_pytorch_basic_runs(run, device):
-    found, _ = run(pytorch_basic, "--device", device)
+def test_D_A1_every_section_of_pytorch_basic_runs(basics):
+    found, _ = basics
     assert list(found) == list(pytorch_basic.SECTIONS)
     assert (found["autograd"]["x"].grad == 4.5).all()
     last = found["save_and_load"]
