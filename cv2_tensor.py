@@ -55,7 +55,7 @@ def span(image) -> str:
 
     返回一个字符串，写明数组或张量的数据类型、最小值和最大值。
     """
-    array = np.asarray(image)  # PyTorch has no min() for uint16 tensors.
+    array = np.asarray(image)  # uint16 张量没有 min() · PyTorch has no min() for uint16 tensors
     return f"{image.dtype} {array.min():.5g} .. {array.max():.5g}"
 
 

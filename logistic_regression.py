@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> dict:
         if not torch.tensor(loss).isfinite():
             sys.exit(f"error: the training loss is {loss}; try a smaller --lr")
         test_accuracy = evaluate(model, test_loader, device)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # Print fewer than 20 lines.
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # 最多 19 行 · at most 19 lines
             print(f"epoch {epoch}: training loss {loss:.4f}, test accuracy {test_accuracy:.2%}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入

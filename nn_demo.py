@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> dict:
         results["train_loss"].append(loss)
         results["train_accuracy"].append(accuracy)
         results["test_accuracy"].append(test_accuracy)
-        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # Print fewer than 20 lines.
+        if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # 最多 19 行 · at most 19 lines
             print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%} (training), {test_accuracy:.2%} (test)")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入

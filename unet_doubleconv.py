@@ -362,7 +362,7 @@ def main(argv: list[str] | None = None) -> dict:
         losses.append(loss)
         bag_ious.append(bag)
         background_ious.append(background)
-        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # Print fewer than 20 lines.
+        if epoch == args.epochs or epoch % max(1, args.epochs // 10) == 0:  # 最多 19 行 · at most 19 lines
             print(f"epoch {epoch}: loss {loss:.4f}, IoU of the bag {bag:.4f}, of the background {background:.4f}")
 
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
