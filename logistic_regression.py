@@ -13,9 +13,9 @@ after five epochs, because the learning rate of the notes is small.
 
 **Try**
 
-    python logistic_regression.py --lr 0.1          # 91.8%, because longer steps get much further
+    python logistic_regression.py --lr 0.1          # 91.8%, because larger steps get much further
     python logistic_regression.py --batch-size 10   # 89.3%, because there are ten times as many steps
-    python logistic_regression.py --lr 10           # 82.0%: the steps are too long, and the loss stays above 1
+    python logistic_regression.py --lr 10           # 82.0%: the steps are too large, and the loss stays above 1
 
 These commands show what an option does. To choose a value, do not compare results on the test images. Use
 validation images instead, which are used neither for training nor for the test.

@@ -14,7 +14,7 @@ The test accuracy is 97.9% with seed 0, measured on 2 CPU cores with PyTorch 2.1
 
     python nn_demo.py --epochs 1      # 95.8%: the model learns most in the first epoch
     python nn_demo.py --limit 1000    # 86.1%, but 91.3% in training, with too few images and too few steps
-    python nn_demo.py --lr 0.1        # 86.7%: a learning rate that suits SGD makes the steps of Adam far too long
+    python nn_demo.py --lr 0.1        # 86.7%: a learning rate that suits SGD makes the steps of Adam far too large
 
 These commands show what an option does. To choose a value, do not compare results on the test images. Use
 validation images instead, which are used neither for training nor for the test.

@@ -13,7 +13,7 @@ perfect. This was measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 **Try**
 
     python unet_doubleconv.py --epochs 2                      # 0.932, in half the time of the default five epochs
-    python unet_doubleconv.py --lr 0.0005                     # 0.953: with shorter steps, the loss stays higher
+    python unet_doubleconv.py --lr 0.0005                     # 0.953: with smaller steps, the loss stays higher
     python unet_doubleconv.py --train-images 30 --epochs 30   # 0.960: fewer drawings, but each is used more often
 
 These commands show what an option does. To choose a value, do not compare results on the test images. Use

@@ -375,7 +375,7 @@ FASTER = [
         "nn_demo",
         MLP_ADAM,
         f"{MLP_ADAM}\nmodel.compile()",
-        lambda found: [*seconds(found), f"{found['seconds'][0]:.1f} s"],
+        lambda found: [*seconds(found), f"{found['first_epoch']:.1f} s"],
     ),
     Edit("one_thread_conv", "cnn_mnist", SEED, f"{SEED}\ntorch.set_num_threads(1)", seconds, tiny=SMALL_CNN),
     Edit(
@@ -498,7 +498,8 @@ def run(text: str, flags: str, **constants) -> dict:
         message = f"UserWarning: {caught[0].message}"
     losses = found.get("train_loss", [])
     epochs = len(losses) if isinstance(losses, list) else len(times)  # nn_demo.py has trained for its checks before.
-    return found | {"message": message, "seconds": times[-epochs:]}
+    times = times[-epochs:] or [math.nan]
+    return found | {"message": message, "seconds": times, "first_epoch": times[0]}
 
 
 def code(edit: Edit) -> str:
@@ -557,8 +558,12 @@ def measure(names: list[str], data_dir: Path, out_dir: str) -> Iterator[tuple[st
         if edit in FASTER:
             # Take turns, so that a slower minute of the machine slows both.
             flags = f"{edit.flags} --epochs 2"
-            turns = [(found_by(edit.script, flags), found_by(edit.script, flags, edit)) for _ in "12"]
-            right, found = ({"seconds": [s for part in side for s in part["seconds"]]} for side in zip(*turns))
+            turns = [(found_by(edit.script, flags), found_by(edit.script, flags, edit)) for _ in "123"]
+            # torch.compile works in the first epoch of the first turn. What is measured are the second epochs.
+            right, found = (
+                {"seconds": [turn["seconds"][1] for turn in side], "first_epoch": side[0]["first_epoch"]}
+                for side in zip(*turns)
+            )
             ratio = statistics.median(right["seconds"]) / statistics.median(found["seconds"])
             yield edit.name, code(edit), [[*edit.see(right), "1.00"], [*edit.see(found), f"{ratio:.2f}"]]
         else:
