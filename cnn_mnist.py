@@ -1,4 +1,4 @@
-"""Convolutional networks on MNIST: a ConvNet with BatchNorm, LeNet and ResNet-18.
+"""Convolutional networks on MNIST: LeNet, ResNet-18, and a ConvNet with BatchNorm.
 
 Notes: https://github.com/yearing1017/PyTorch_Note
 Pytorch_CNN：MINST+卷积神经网络训练测试
@@ -17,7 +17,7 @@ measured with seed 0 on 2 CPU cores with PyTorch 2.15.
 **Try**
 
     python cnn_mnist.py --limit 1000     # 92.8%: the same ConvNet with too few images and too few steps
-    python cnn_mnist.py --model lenet    # 97.8%: LeNet has more parameters, but its sigmoids learn slowly
+    python cnn_mnist.py --model lenet    # 97.8%: LeNet has more parameters, but learns slowly with sigmoids
 
 Afterwards, `python -m own_data.digits photo.png` reads the digits in your own photos.
 """
@@ -49,14 +49,14 @@ class ConvNet(nn.Module):
 
     A convolution slides a small window (the kernel) over the image and computes the same weighted sum at every
     place, so a stroke causes the same response wherever it is. Each output channel has a kernel of its own, which
-    covers all input channels. With stride 1, n pixels in a row become n + 2 * padding - kernel_size + 1 pixels.
+    covers all input channels. With stride 1, a width of n pixels becomes n + 2 * padding - kernel_size + 1.
     BatchNorm brings the values of each channel to a similar range, which makes training faster and more stable.
     Max pooling keeps the largest value of each 2x2 square, so the next convolution sees a larger part of the image.
     The network has 29,034 parameters.
 
-    网络搭建：卷积核在图片上滑动，在每个位置做同样的加权求和，所以同样的笔画在哪里都得到同样的响应；每个输出通道
+    网络搭建：卷积核在图片上滑动，在每个位置做同样的加权求和，所以同样的笔画无论在哪里，都得到同样的响应；每个输出通道
     有自己的卷积核，覆盖全部输入通道。步幅为 1 时，一行 n 个像素变成 n + 2 * padding - kernel_size + 1 个。
-    BatchNorm 让每个通道的数值处在相近的范围，训练更快也更稳定；最大池化只留下每个 2x2 方块里最大的值，
+    BatchNorm 让各个通道的数值范围相近，训练更快也更稳定；最大池化只留下每个 2x2 方块里最大的值，
     下一层卷积就能看到更大的范围。
     """
 
@@ -91,9 +91,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
 
     Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
-    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
+    训练一轮，返回平均损失和准确率。两者逐批累计，而权重每一步都在变，所以反映的是整轮训练，而不是这一轮结束时的模型。
     """
-    # train() 和 eval() 只改变 BatchNorm、Dropout 这样的层，但在任何模型里都写上，是好习惯
+    # train() 和 eval() 只影响 BatchNorm、Dropout 这类层的行为，但无论什么模型都写上，是个好习惯
     # train() and eval() change only layers such as BatchNorm and Dropout. Calling them is a good habit in any model.
     model.train()
     total_loss, correct, count = 0.0, 0, 0
@@ -105,14 +105,14 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
         logits = model(images)
         loss = criterion(logits, labels)
 
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
-        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        # 反向传播和优化：先把梯度清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagate and update the weights. Without zero_grad(), gradients would add up over the steps.
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
 
-        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # loss 是这一批图片的平均损失，乘以图片数再累加，这样即使各批大小不同，算出的平均损失也正确
         # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
         # equally, even if the batches differ in size.
         total_loss += loss.item() * len(labels)
@@ -125,11 +125,11 @@ def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> t
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
-    not needed for a test, and no_grad saves the time and the memory that they would take.
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. A test
+    needs no gradients. With no_grad, nothing is recorded for backward(), which saves time and memory.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大，
-    所以不必先做 softmax。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；返回准确率。
+    每张图片挑选得分最大的数字，它的概率也最大，所以不必先做 softmax。
     """
     model.eval()
     correct = 0
@@ -143,8 +143,8 @@ class LeNet(nn.Module):
     """Turn images (N, 1, 28, 28) into logits (N, 10) with two convolutions and three linear layers.
 
     The network follows LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998. The original
-    took images of 32x32 pixels, used tanh and pooling layers with learnable weights, and had a different last layer.
-    As in the notebook, this one has sigmoids and max pooling. It has 44,426 parameters.
+    took images of 32x32 pixels. It used tanh, pooling with learnable weights, and a different last layer.
+    As in the notebook, this network has sigmoids and max pooling. It has 44,426 parameters.
 
     pytorch搭建LeNet网络：和笔记一样用 sigmoid 和最大池化；1998 年的原版输入是 32x32，用 tanh，
     池化层带有可学习的权重，最后一层也不同。
@@ -170,8 +170,8 @@ class LeNet(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         feature = self.conv(img)
-        # 用 reshape 而不用 view：channels_last 改变了内存里的顺序，这时 view 会报错，reshape 则复制一份
-        # This uses reshape instead of view, because channels_last changes the order in memory. view would then raise
+        # 用 reshape 而不用 view：channels_last 改变了数据在内存里的顺序，这时 view 会报错，reshape 则复制一份数据
+        # Use reshape here, not view: channels_last changes the order in memory. view would then raise
         # an error, whereas reshape makes a copy.
         output = self.fc(feature.reshape(img.shape[0], -1))  # (N, 16, 4, 4) -> (N, 256) -> (N, 10)
         return output
@@ -186,7 +186,7 @@ class Residual(nn.Module):
     See He et al., "Deep Residual Learning for Image Recognition", 2015.
 
     残差块的实现：捷径（残差连接）把输入加到输出上，卷积只需学习“要改变多少”，梯度也能直接传到前面的层；
-    通道数或大小改变时，先用 1x1 卷积把输入变成同样的形状再相加。
+    通道数或大小改变时，先用 1x1 卷积把输入变成与输出同样的形状，再相加。
     """
 
     def __init__(self, in_channels, out_channels, use_1x1conv=False, stride=1):
@@ -209,7 +209,7 @@ class Residual(nn.Module):
 
 
 def resnet_block(in_channels, out_channels, num_residuals, first_block=False) -> nn.Sequential:
-    """Build one stage of residual blocks. All stages but the first double the channels and halve the size.
+    """Build one stage of residual blocks. All but the first double the channels and halve height and width.
 
     搭建一个模块，它由几个残差块组成：除第一个模块外，每个模块的第一个残差块把通道数翻倍，并将高和宽减半。
     """
@@ -225,13 +225,13 @@ def resnet_block(in_channels, out_channels, num_residuals, first_block=False) ->
 class ResNet(nn.Module):
     """Turn images (N, 1, H, W) into logits (N, 10). With the default `blocks`, it is ResNet-18.
 
-    The number counts one convolution in the stem, two in each of the eight residual blocks, and the linear layer at
-    the end. The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the convolutions have biases
+    The 18 counts the convolution in the stem, two in each of the eight residual blocks, and the linear layer.
+    The 1x1 convolutions of the shortcuts are not counted. As in the notebook, the convolutions have biases
     and the shortcuts have no BatchNorm, so the weights of torchvision's ResNet-18 do not fit. The network has
     11,178,378 parameters.
 
     pytorch搭建ResNet：开头的卷积和池化，四个由残差块组成的模块，全局平均池化层，最后是全连接层。
-    18 是卷积层和全连接层的总数，不算捷径里的 1x1 卷积。和笔记一样，卷积带偏置，捷径里没有 BatchNorm，
+    ResNet-18 的 18 是卷积层和全连接层的总数，不算捷径里的 1x1 卷积。和笔记一样，卷积带偏置，捷径里没有 BatchNorm，
     所以不能直接载入 torchvision 的 ResNet-18 权重。
     """
 
@@ -262,7 +262,7 @@ class ResNet(nn.Module):
         return self.fc(self.global_avg_pool(x))
 
 
-# 每个网络的类、在两个数据集上的轮数、训练结束时学习率是初始值的几倍。ResNet 在 MNIST 上只训练一轮，学习率不变的话，
+# 每行依次是网络的类、在两个数据集上的轮数、训练结束时学习率与初始值之比。ResNet 在 MNIST 上只训练一轮，学习率不变的话，
 # 这一轮结束时权重的好坏全凭运气，所以让它的学习率降到 0
 # Each row has the class of a network, its epochs on the two data sets, and the fraction of the learning rate
 # that is left at the end. On MNIST, ResNet is trained for only one epoch. With a constant rate, the quality of
@@ -288,17 +288,17 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print(f"卷积神经网络 · A convolutional network: {args.model}\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients, and the steps would
-    # be too long. Then add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重和学习率适合这样大小的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because the initial weights and the usual learning rates are
+    # meant for small inputs. Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
     print(f"{dataset}: {len(train_set):,} training images, {len(test_set):,} test images")
 
-    # 数据加载器：每轮重新打乱；丢掉不满的最后一批，因为一批只有一张图片时，ResNet 最后几层的 BatchNorm 算不出方差
-    # Shuffle the training images again in every epoch, and leave out an incomplete last batch. From a batch of
-    # only one image, the last BatchNorm layers of ResNet could not compute a variance.
+    # 数据加载器：训练图片每轮打乱，丢掉不满的最后一批，因为一批只有一张时，ResNet 最后几层的 BatchNorm 算不出方差
+    # Shuffle the training images again in every epoch, and leave out an incomplete last batch. If it had only
+    # one image, the last BatchNorm layers of ResNet could not compute a variance.
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True, drop_last=True)
     test_loader = DataLoader(test_set, args.batch_size)
     if args.batch_size == 1 or len(train_loader) == 0:
@@ -338,7 +338,7 @@ def main(argv: list[str] | None = None) -> dict:
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
     # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
-    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
+    # without a GPU can load weights saved on a GPU. With weights_only, no code hidden in the file is run.
     name = f"{args.model}-{dataset}"
     weights = args.out_dir / f"{name}.pt"
     torch.save(model.state_dict(), weights)
@@ -367,7 +367,7 @@ def print_shapes(model: nn.Module, x: Tensor) -> None:
 
     逐层打印输出的形状：（批，通道，高，宽）。
     """
-    print("逐层的输出形状 · The shape after each part: (batch, channels, height, width)")
+    print("各层输出的形状 · The shape after each part: (batch, channels, height, width)")
     model.eval()
     for name, layer in model.named_children():
         x = layer(x.flatten(1) if name == "fc" else x)
@@ -380,13 +380,13 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     """Print how many of 100 images of a 1 the model recognizes in eval mode and in train mode.
 
     In train mode, BatchNorm normalizes with the mean and the variance of the batch. In eval mode, it uses the
-    moving averages that it collected during training. A batch that contains only ones, which have little ink,
+    moving averages that it collected during training. A batch with only the digit 1, which has little ink,
     differs from the mixed batches in training. If you forget eval(), such predictions get worse, and no error
     warns you. Dropout is the other common layer that works differently in the two modes.
 
-    eval模式和train模式的区别：train() 用这一批的均值和方差，eval() 用训练时累积的移动平均。一批全是 1 的图片，
-    笔画很少，与训练时各个数字混在一起的批次很不一样，所以忘记 eval() 时，这样的预测会变差，而且没有任何报错。
-    另一种在两种模式下做法不同的常用层是 Dropout。
+    eval模式和train模式的区别：BatchNorm 在 train() 时用这一批的均值和方差，在 eval() 时用训练时累积的移动平均。
+    整批都是数字 1 的图片，墨迹很少，与训练时的批次很不一样，所以忘记 eval() 时，这样的预测会变差，而且没有任何报错。
+    Dropout 是另一种在两种模式下行为不同的常用层。
     """
     images, labels = test_set.tensors
     ones = images[labels == 1][:100]
@@ -394,7 +394,7 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     # Use a copy, because each forward pass in train mode changes the moving averages. model.train(False) does the same
     # as model.eval().
     model = copy.deepcopy(model)
-    print("\neval模式和train模式的区别：100 张 1 里认对几张；同一张图片换到只有两张的批里，得分最多变化多少")
+    print("\neval模式和train模式的区别：数字 1 的图片认对几张；同一张图片换到只有两张的批次里，得分最多变化多少")
     print("What train() and eval() change:")
     for training in (False, True):
         model.train(training)
@@ -402,8 +402,8 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
         recognized = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
         print(f"  {'train' if training else 'eval'}(): {recognized} of {len(ones)} images of a 1 are recognized.")
-        print(f"    In a batch of two images instead of {len(ones)}, their logits change by up to {change:.4f}.")
-    print("  忘记 eval() 时，一张图片的预测取决于同一批里的其他图片。LeNet 没有 BatchNorm，不受影响。")
+        print(f"    In a batch of only the first two images, their logits change by up to {change:.4f}.")
+    print("  忘记 eval() 时，一张图片的预测会受同一批里其他图片的影响。LeNet 没有 BatchNorm，不受影响。")
     print("  Without eval(), a prediction depends on the rest of the batch. LeNet has no BatchNorm and is unaffected.")
 
 
@@ -419,7 +419,7 @@ def plot_mistakes(model: nn.Module, loader: DataLoader, device: torch.device, fi
         predicted = model(images.to(device)).argmax(dim=1).cpu()
         wrong += [row for row in zip(images, labels, predicted) if row[1] != row[2]]
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    figure.suptitle(f"{len(wrong)} of {len(loader.dataset):,} test images are wrong (label → prediction)")
+    figure.suptitle(f"{len(wrong)} of {len(loader.dataset):,} predictions are wrong (label → prediction)")
     for place, (image, label, prediction) in enumerate(wrong[:24], start=1):
         ax = figure.add_subplot(3, 8, place, title=f"{label} → {prediction}", xticks=[], yticks=[])
         ax.imshow(image[0].numpy(), cmap="gray")
@@ -447,7 +447,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
+# 以下代码与教学无关，三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # They use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring, which are above.
 
@@ -465,7 +465,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; the same seed and CPU give the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
@@ -498,7 +498,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)
@@ -531,7 +531,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # More than 3: four files are damaged or misnamed.
+        if choice == "mnist" or len(found) > 3:  # If four are there, some are damaged or misnamed.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")

@@ -18,9 +18,9 @@ with PyTorch 2.15, torchvision 0.29 and OpenCV 5.0.
     python cv2_tensor.py --size 320 160                 # The shape becomes (160, 320, 3): the height comes first.
     python cv2_tensor.py outputs/cv2_tensor/color.png   # The gray values 29...250 become 0.1137...0.9804, because
                                                         # ToTensor divides by 255, not by the largest value.
-    python cv2_tensor.py outputs/cv2_tensor/slice.tif   # The flags 0 and 1 keep only 6 gray levels of this file.
+    python cv2_tensor.py outputs/cv2_tensor/slice.tif   # imread's flags 0 and 1 keep only 6 gray levels.
 
-The last two commands read files that the first run has written. You can also remove `.round()` from
+The last two commands read files that `python cv2_tensor.py` writes. You can also remove `.round()` from
 `back_to_a_file`. The section then prints False, because 1.2% of the values come back too small by 1.
 """
 
@@ -43,11 +43,11 @@ from torchvision.transforms import Normalize, ToTensor, v2
 # The mean and the standard deviation of ImageNet's pixels, in the order red, green, blue.
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
-# 下面每个函数是笔记的一节。`run` 逐行打印并运行其中的代码，输出就在那一行的下面。
-# args.gray、args.color 和 args.sixteen 是要读的图片文件，由脚本画出，或者由你给的 IMAGE 得到；args.back 是要写的文件。
-# Each function below is a section of the notes. `run` executes it line by line, and prints each line with its output.
-# args.gray, args.color and args.sixteen are the picture files that the sections read. The script draws them, or
-# makes them from your IMAGE. args.back is the file that the sections write.
+# SECTIONS 里的每个函数是一节，对应笔记的内容（“笔记之外”的两节除外）。`run` 逐行打印并运行代码，输出紧跟在每一行下面。
+# args.gray、args.color 和 args.sixteen 是要读的图片，由脚本画出，或者由你的 IMAGE 转换而来；args.back 是要写入的文件。
+# Each function in SECTIONS is a section of this lesson. `run` executes it line by line, and prints each line
+# with its output. args.gray, args.color and args.sixteen are the picture files that the sections read. The
+# script draws them, or makes them from your IMAGE. args.back is the file that the sections write.
 
 
 def span(image) -> str:
@@ -62,8 +62,8 @@ def span(image) -> str:
 def grayscale(args):
     """一个灰度的图片，只有一个通道 · A grayscale picture has one channel
 
-    以灰度方式读入得到 [H, W]；ToTensor 把它变成 [C, H, W]，并归一化到 [0, 1]。
-    OpenCV reads a grayscale picture as [H, W]. ToTensor turns it into [C, H, W] and scales the values to [0, 1].
+    以灰度方式读入得到的形状是 [H, W]；ToTensor 把它变成 [C, H, W]，并归一化到 [0, 1]。
+    With the flag 0, a picture is read as [H, W]. ToTensor turns it into [C, H, W] and scales it to [0, 1].
     """
     import cv2
     import torchvision.transforms
@@ -128,8 +128,8 @@ def width_first(args):
     resized = cv2.resize(image, (width, height))
     print(resized.shape)
 
-    # 把宽和高写反：不会报错，但图片变形了；如果图片是正方形，就看不出写反了
-    # Swap the width and the height. There is no error, but the picture is distorted. A square picture would hide it.
+    # 把宽和高写反：不会报错，但图片变形了；如果缩放后的宽和高相等，就看不出写反了
+    # Swap the width and the height. There is no error, but the picture is distorted, unless both are equal.
     wrong = cv2.resize(image, (height, width))
     print(wrong.shape)
 
@@ -137,39 +137,39 @@ def width_first(args):
 def to_tensor(args):
     """class torchvision.transforms.ToTensor · ToTensor scales only uint8
 
-    只有 uint8 会除以 255，从 0 到 255 变成 0 到 1；更大的整数类型和浮点数都不会缩放。
-    ToTensor divides only uint8 by 255, which turns 0...255 into 0...1. It scales neither larger integers nor floats.
+    只有 uint8 会除以 255，取值范围从 [0, 255] 变成 [0, 1]；更大的整数类型和浮点数都不会缩放。
+    ToTensor divides only uint8 by 255, which turns 0...255 into 0...1. Wider types and floats are not scaled.
     """
     image = cv2.imread(args.gray, 0)
     sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest 16-bit number
 
-    # v2 用两步代替 ToTensor：uint8 的结果几乎相同，16 位整数也会缩放
+    # v2 用两步代替 ToTensor：对 uint8，两者的结果几乎相同；16 位整数也会被 v2 缩放
     # v2 replaces ToTensor with two steps. For uint8, the results are nearly equal. v2 also scales 16-bit integers.
     today = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     print((ToTensor()(image) - today(image)).abs().max())
 
-    # 输入 numpy.ndarray：左边一列是 ToTensor 的结果，右边一列是 v2 的结果
-    # Pass a numpy.ndarray. The left column shows the result of ToTensor, and the right column that of v2.
+    # 输入 numpy.ndarray：每行依次是输入的类型、ToTensor 的结果、v2 的结果
+    # Pass a numpy.ndarray. Each row shows the type of the input, the result of ToTensor, and that of v2.
     for pixels in (image, sixteen, np.float32(image), np.float64(image)):
         print(f"{pixels.dtype!s:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
-    # 输入 PIL.Image：8 位灰度（L）两者一致。16 位（I;16）要用 v2，因为 ToTensor 得到 int16，超过 32767 的值变成负数。
-    # 模式 I 和 F 的图片，ToTensor 和 v2 都不会缩放到 0 到 1，要自己除以可能的最大值。
-    # Pass a PIL.Image. For 8-bit gray (L), both agree. For 16 bits (I;16), use v2, because ToTensor returns int16, in
-    # which values above 32767 become negative. Neither ToTensor nor v2 brings the modes I and F to the range 0...1,
-    # so divide them by their largest possible value yourself.
+    # 输入 PIL.Image：8 位灰度图（L）两者几乎相同。16 位（I;16）要用 v2：ToTensor 得到 int16，超过 32767 的值变成负数。
+    # 模式 I 和 F 的图片，ToTensor 和 v2 都不会缩放到 0 到 1，要自己除以取值的上限。
+    # Pass a PIL.Image. For 8-bit gray (L), both nearly agree. For 16 bits (I;16), use v2, because ToTensor returns
+    # int16, in which values above 32767 become negative. Neither ToTensor nor v2 scales the modes I and F to
+    # the full range 0...1, so divide such a picture by its largest possible value yourself.
     for pixels in map(Image.fromarray, (image, sixteen, np.int32(sixteen), np.float32(image))):
         print(f"{pixels.mode:8}{span(ToTensor()(pixels)):33}{span(today(pixels))}")
 
 
 def bits(args):
-    """笔记之外：超过 8 位的图片 · Not in the notes: pictures of more than 8 bits
+    """笔记之外：超过 8 位的图片 · Not in the notes: pictures with more than 8 bits
 
-    CT 图片多为 int16，用标志 0 读入只剩几个灰度；应该原样读入，再按最小值和最大值缩放。
-    CT slices are often int16, and the flag 0 keeps only a few of their gray levels. Read such a file unchanged, and
-    then scale it by its minimum and maximum.
+    CT 图片多为 int16，用标志 0 读入只剩几级灰度；应该原样读入，再按最小值和最大值缩放。
+    CT slices are often int16, and the flag 0 keeps only a few of their gray levels. Read such a file
+    unchanged, and then scale its range, from minimum to maximum, to 0...255.
     """
-    # 用标志 0 读入，还剩多少个灰度？图片是脚本画的 CT 切片；你给的 IMAGE 如果是 16 位的，就用 IMAGE
+    # 用标志 0 读入，还剩多少级灰度？图片是脚本画的 CT 切片；你给的 IMAGE 如果是 16 位的，就用 IMAGE
     # How many gray levels does the flag 0 keep? The picture is a drawn CT slice, or your IMAGE if it has 16 bits.
     image = cv2.imread(args.sixteen, 0)
     print(image.dtype, len(np.unique(image)), "gray levels")
@@ -178,7 +178,7 @@ def bits(args):
     # The flag 0 keeps the upper of the two bytes and loses the sign, so air (-1000) is brighter than bone (1000).
     print(cv2.imdecode(cv2.imencode(".tif", np.int16([[-1000, -1, 0, 1000]]))[1], 0))
 
-    # 原样读入，再把最小值到最大值的范围缩放到 0 到 255
+    # 原样读入，再线性缩放，使最小值变成 0，最大值变成 255
     # Read the file unchanged, and scale it so that its minimum becomes 0 and its maximum becomes 255.
     sixteen = cv2.imread(args.sixteen, cv2.IMREAD_UNCHANGED)
     print(sixteen.dtype, sixteen.min(), sixteen.max())
@@ -190,10 +190,10 @@ def normalize(args):
     """class torchvision.transforms.Normalize(mean, std) · Normalized_image=(image-mean)/std
 
     对每个通道做标准化：减去均值，再除以标准差（不是方差）。
-    Normalize subtracts the mean of each channel and divides by its standard deviation, not by its variance.
+    Normalize subtracts a given mean per channel and divides by a given standard deviation (not a variance).
     """
     # 均值 0.5，标准差 0.25：取值范围从 [0, 1] 变成 [-2, 2]
-    # With the mean 0.5 and the standard deviation 0.25, the range [0, 1] becomes [-2, 2].
+    # With a mean of 0.5 and a standard deviation of 0.25, the range [0, 1] becomes [-2, 2].
     image = ToTensor()(cv2.imread(args.gray, 0))
     normalized = Normalize([0.5], [0.25])(image)
     print(normalized.min(), normalized.max())
@@ -223,14 +223,14 @@ def blue_green_red(args):
     print(np.array_equal(rgb[..., 0], image[..., 2]))
 
     # 一个红色像素，先按 BGR、再按 RGB 标准化：均值和标准差的顺序是 RGB，所以只有第二个结果是对的
-    # Normalize a red pixel as BGR, then as RGB. MEAN and STD are in the order RGB, so only the second is right.
+    # Normalize a red pixel as BGR, then as RGB. MEAN and STD are in RGB order, so only the second is right.
     for red in ([0, 0, 255], [255, 0, 0]):
         print(Normalize(MEAN, STD)(ToTensor()(np.uint8([[red]]))).flatten())
 
-    # 文件不存在，或者 PNG、TIFF 只有前一半：返回 None。JPEG 只有前一半：大小不变，但下面的行丢失了。
-    # 读这些文件时，OpenCV 自己也会打印几行警告
-    # imread returns None for a missing file, and for half a PNG or TIFF. Half a JPEG keeps its size but loses rows.
-    # OpenCV prints warnings of its own about these files.
+    # 文件不存在，或者 PNG、TIFF 只有前一半时，imread 返回 None。JPEG 只有前一半时，图片尺寸不变，但靠下的像素丢失了。
+    # 读这些文件时，OpenCV 自己也会打印几行警告。
+    # imread returns None for a missing file, and for half a PNG or TIFF. From half a JPEG, it returns
+    # an array of full size, whose lower rows are lost. OpenCV prints warnings of its own about these files.
     print(cv2.imread("no-such-file.png", 1))
     for suffix in (".png", ".tif", ".jpg"):
         data = cv2.imencode(suffix, image)[1]
@@ -239,7 +239,7 @@ def blue_green_red(args):
         print(suffix, None if half is None else half.shape)
 
     # 在 Windows 上，路径里有中文时 imread 也返回 None；先读出字节，再用 imdecode 解码，什么路径都可以
-    # On Windows, imread also returns None for a path with Chinese in it. Decoding the bytes works with any path.
+    # On Windows, imread returns None for a path with Chinese characters, too. Decode the bytes instead.
     print(np.array_equal(cv2.imdecode(np.fromfile(args.color, np.uint8), 1), image))
 
 
@@ -258,7 +258,7 @@ def back_to_a_file(args):
     rgb = tensor.permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)
 
     # 先四舍五入，再限制在 0 到 255，因为 .byte() 会直接舍去小数，还会把 256 变成 0
-    # Round and clamp the values first, because .byte() drops the decimals and turns 256 into 0.
+    # Round and clamp the values first, because .byte() drops the fraction and can turn 256 into 0.
     rgb = (rgb * 255).round().clamp(0, 255).byte().numpy()
     cv2.imwrite(args.back, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     same = np.array_equal(cv2.imread(args.back, 1), image)
@@ -278,8 +278,8 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     args.out_dir.mkdir(parents=True, exist_ok=True)
 
-    # 在 Windows 上，OpenCV 打不开含中文的路径，所以各节在临时文件夹里读写，它的路径里没有中文
-    # On Windows, OpenCV cannot open a path with Chinese in it, so the sections use a folder whose path has none.
+    # 在 Windows 上，OpenCV 打不开含中文的路径，所以各节在一个路径不含中文的临时文件夹里读写
+    # On Windows, OpenCV cannot open a path with Chinese characters, so the sections use an ASCII-only path.
     names = ["gray.tif", "color.png", "slice.tif", "from-a-tensor.png"]
     parent = next(name for name in (str(args.out_dir), tempfile.gettempdir(), ".") if name.isascii())
     with tempfile.TemporaryDirectory(dir=parent) as made:
@@ -303,10 +303,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
-    """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
+    """Run a section like an interactive session: print each line after ">>> ", just before that line runs.
 
-    First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    A debugger that already traces the lines stays active, so that it can stop at them. Then no lines are printed.
+    First print the section's docstring, then the text `before`. Return the section's variables as they are
+    at its end. If a debugger already traces the lines, it stays active, and the lines are not printed.
     """
     lines, first = inspect.getsourcelines(section)
     docstring = "".join(lines).split('"""')[1]  # python -OO removes section.__doc__.
@@ -349,7 +349,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False,
         epilog="example: python %(prog)s photo.jpg --size 320 160 --out-dir try")
     parser.add_argument("image", metavar="IMAGE", type=Path, nargs="?",
-        help="picture file to read in all sections (default: the script draws its own pictures)")
+        help="picture file to read; section bits uses it only if it has 16 bits (default: drawn pictures)")
     parser.add_argument("--size", metavar=("W", "H"), type=length, nargs=2,
         help="width and height to which width_first resizes, each at most 4096 (default: half of the picture's)")
     parser.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
@@ -407,7 +407,7 @@ def write_pictures(args: argparse.Namespace) -> None:
     if args.image is not None:
         gray, color, unchanged = read_picture(args.image)
         if unchanged.dtype.itemsize == 2:
-            print("!!! 标志 0 和 1 只保留 16 位中的 8 位，见 bits · The flags 0 and 1 keep 8 of the 16 bits: see bits")
+            print("!!! 标志 0 和 1 只保留 16 位中的 8 位，见 bits · Flags 0 and 1 keep 8 of 16 bits; see section bits")
             ct = unchanged
     for file, picture in {args.gray: gray, args.color: color, args.sixteen: ct}.items():
         cv2.imwrite(file, picture)

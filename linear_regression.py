@@ -22,7 +22,7 @@ hardly moves along the valley. Where it ends therefore depends on where it start
 at an intercept of -0.43484 and an MSE of 0.35221.
 
 把斜率和截距看作地图上的坐标，把损失看作高度，损失的形状就是一条狭长的山谷：
-离最低点同样远时，横穿山谷方向的坡度是沿山谷方向的 336 倍。60 步只够走到谷底，
+离最低点同样远时，横穿山谷方向的坡度是沿山谷方向的 336 倍。60 步只够走到狭长的谷底，
 沿着山谷几乎没有前进，所以最后停在哪里，取决于从哪里出发。
 例如随机种子为 1 时，截距停在 -0.43484，均方误差是 0.35221。
 
@@ -46,7 +46,7 @@ from torch import Tensor, nn
 EPOCHS = 60
 LEARNING_RATE = 0.001
 
-# 训练数据集：笔记的 15 个点 · The 15 points of the notes
+# 训练数据集：笔记里的 15 个点 · Training data: the 15 points from the notes
 X = [3.3, 4.4, 5.5, 6.71, 6.93, 4.168, 9.779, 6.182, 7.59, 2.167, 7.042, 10.791, 5.313, 7.997, 3.1]
 Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.465, 1.65, 2.904, 1.3]
 
@@ -54,7 +54,7 @@ Y = [1.7, 2.76, 2.09, 3.19, 1.694, 1.573, 3.366, 2.596, 2.53, 1.221, 2.827, 3.46
 def main(argv: list[str] | None = None) -> dict:
     """Train a model, save it, load it, and compare it with the exact line. Return the losses, both lines and the files.
 
-    完整流程：训练，保存参数，再载入，并与精确解比较。
+    完整流程：训练，保存参数，再载入，并与精确解比较。返回各步的损失、两条直线和文件的路径。
     """
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     files = {"weights": args.out_dir / "linear.pt", "picture": args.out_dir / "linear-fit.png"}
 
-    # 转为 torch 的张量，形状是 (15, 1)：15 个样本，每个样本一个特征。
+    # 把列表转为 torch 的张量，形状是 (15, 1)：15 个样本，每个样本一个特征。
     # 目标的形状如果是 (15,)，与输出 (15, 1) 相减会广播成 (15, 15)，损失就错了。
     # Turn the lists into tensors of shape (15, 1): 15 examples with one feature each.
     # If the targets had the shape (15,), subtracting them from the outputs of shape (15, 1) would broadcast both
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> dict:
     x_train, y_train = torch.tensor(X).unsqueeze(1), torch.tensor(Y).unsqueeze(1)
     inputs, targets = x_train.to(device), y_train.to(device)
 
-    # 线性回归模型：y = 斜率 * x + 截距，一个权重是斜率，一个偏置是截距
+    # 线性回归模型：y = 斜率 * x + 截距，唯一的权重就是斜率，唯一的偏置就是截距
     # Linear regression model: y = slope * x + intercept. Its weight is the slope, and its bias is the intercept.
     model = nn.Linear(1, 1).to(device)
     print(f"线性回归 · Linear regression\n\n{model}, on {device}\n")
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> dict:
         outputs = model(inputs)
         loss = criterion(outputs, targets)
 
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
+        # 反向传播和优化：先把梯度清零，否则新的梯度会加到上一步的梯度上
         # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
         optimizer.zero_grad()
         loss.backward()
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> dict:
     for name, line in {"梯度下降 · gradient descent": fitted, "最小二乘 · least squares": exact}.items():
         print(f"{name:23}" + "".join(f"   {key} {value:.5g}" for key, value in line.items()))
 
-    # 画图：数据点和两条直线；只有加了 --show 或在 notebook 里才用 pyplot，因为要显示图片
+    # 画图：数据点和两条直线；pyplot 只用来显示图片，也就是加了 --show 或在 notebook 里运行时
     # Plot the points and both lines. pyplot is only needed to show the picture, with --show or in a notebook.
     ax = Figure(figsize=(8, 5), layout="constrained").subplots()
     show = args.show or "ipykernel" in sys.modules
@@ -142,10 +142,10 @@ def main(argv: list[str] | None = None) -> dict:
 def least_squares(x: Tensor, y: Tensor) -> dict:
     """Return the line with the smallest mean squared error, computed without steps or a learning rate.
 
-    x and y have the shape (N, 1). Where the error is smallest, its gradient is zero. It follows that the slope
-    is the covariance of x and y, divided by the variance of x, and that the line goes through their means.
+    x and y have the shape (N, 1). Where the error is smallest, its gradient is zero. So the slope is the
+    covariance of x and y divided by the variance of x, and the line goes through the point of both means.
 
-    最小二乘：均方误差最小的地方梯度为零。由此得到：斜率等于 x 和 y 的协方差除以 x 的方差，直线经过 x 和 y 的平均值。
+    最小二乘：均方误差最小的地方梯度为零。所以斜率是 x 和 y 的协方差除以 x 的方差，直线经过由两个平均值确定的点。
     """
     slope = ((x - x.mean()) * (y - y.mean())).mean() / x.var(correction=0)
     intercept = y.mean() - slope * x.mean()
@@ -164,7 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=whole_number, metavar="N", default=EPOCHS,
         help="how many steps to train for; each step uses all the points (default: %(default)s)")
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
-        help="learning rate: how far each step goes (default: %(default)s)")
+        help="learning rate: each step is this number times the gradient (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
         help="seed for the random line that the training starts from (default: %(default)s)")
     train.add_argument("--device", default="auto",
@@ -193,7 +193,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)

@@ -35,8 +35,8 @@ from torchvision import datasets
 from tqdm import tqdm
 
 # 超参数：与笔记相同；digits 的图片少，一轮只有 15 步，而 MNIST 有 600 步，所以要多学几轮
-# Hyperparameters, as in the notes. The digits are a small data set with 15 steps per epoch instead of the 600 of MNIST,
-# so they need more epochs.
+# Hyperparameters, as in the notes. With the small data set of scikit-learn's digits, an epoch has 15 steps
+# instead of the 600 of MNIST, so more epochs are needed.
 EPOCHS = {"mnist": 5, "digits": 200}
 BATCH_SIZE = 100
 LEARNING_RATE = 0.001
@@ -52,7 +52,7 @@ class LogisticRegression(nn.Module):
     Logits are scores, not probabilities: they can be any real number, and a row need not sum to 1.
     Softmax turns them into probabilities. nn.CrossEntropyLoss already applies it, so `forward` must not.
 
-    逻辑回归模型：类别多于两个时也叫 softmax 回归，每个数字的得分是 784 个像素的加权和；
+    逻辑回归模型：类别多于两个时也叫 softmax 回归，每个数字的得分是 784 个像素的加权和再加偏置；
     输出是得分（logits），不是概率；交叉熵损失里已经包含 softmax，forward 里不能再做一次。
     """
 
@@ -70,9 +70,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
 
     The loss is measured while the weights change, so it describes the whole epoch, not the resulting model.
 
-    训练一轮，返回平均损失。损失逐批算出，而权重每一步都在变，所以它反映的是整轮训练，而不是训练完这一轮的模型。
+    训练一轮，返回平均损失。损失逐批累计，而权重每一步都在变，所以它反映的是整轮训练，而不是这一轮结束时的模型。
     """
-    # train() 和 eval() 只改变 BatchNorm、Dropout 这样的层，但在任何模型里都写上，是好习惯
+    # train() 和 eval() 只影响 BatchNorm、Dropout 这类层的行为，但无论什么模型都写上，是个好习惯
     # train() and eval() change only layers such as BatchNorm and Dropout. Calling them is a good habit in any model.
     model.train()
     total_loss = 0.0
@@ -84,13 +84,13 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
         logits = model(images)
         loss = criterion(logits, labels)
 
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
-        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        # 反向传播和优化：先把梯度清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagate and update the weights. Without zero_grad(), gradients would add up over the steps.
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # loss 是这一批图片的平均损失，乘以图片数再累加，这样即使各批大小不同，算出的平均损失也正确
         # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
         # equally, even if the batches differ in size.
         total_loss += loss.item() * len(labels)
@@ -101,11 +101,11 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> float:
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
-    not needed for a test, and no_grad saves the time and the memory that they would take.
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. A test
+    needs no gradients. With no_grad, nothing is recorded for backward(), which saves time and memory.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大，
-    所以不必先做 softmax。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；返回准确率。
+    每张图片挑选得分最大的数字，它的概率也最大，所以不必先做 softmax。
     """
     model.eval()
     correct = 0
@@ -127,9 +127,9 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("逻辑回归 · Logistic regression\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients, and the steps would
-    # be too long. Then add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重和学习率适合这样大小的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because the initial weights and the usual learning rates are
+    # meant for small inputs. Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> dict:
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
     # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
-    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
+    # without a GPU can load weights saved on a GPU. With weights_only, no code hidden in the file is run.
     weights = args.out_dir / f"logistic-{dataset}.pt"
     torch.save(model.state_dict(), weights)
     loaded = LogisticRegression()
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> dict:
     loaded.eval()
 
     # 一张测试图片的十个概率；它的损失是正确数字的概率取对数，再加负号
-    # Compute the ten probabilities of an image. Its loss is minus the logarithm of the right digit's probability.
+    # Compute the ten probabilities for an image. Its loss is -ln(p), with the correct digit's probability p.
     image, label = test_set[0]
     probabilities = loaded(image.unsqueeze(0)).softmax(dim=1)[0]
     print(f"\nTest image 0 shows a {label}. The loaded model gives the ten digits these probabilities:")
@@ -185,7 +185,7 @@ def plot_weights(model: LogisticRegression, file: Path) -> None:
 
     The pixels at the border are always black, so their weights are never updated and keep their random initial values.
 
-    把每个数字的 784 个权重画成一张图：笔画落在蓝色像素上支持这个数字，落在红色像素上则反对它。
+    把每个数字的 784 个权重画成一张图：笔迹落在蓝色像素上，这个数字的得分就升高；落在红色像素上，得分就降低。
     四周的像素总是黑的，那里的权重得不到更新，一直是随机的初始值。
     """
     weights = model.linear.weight.detach().reshape(10, 28, 28).numpy()
@@ -197,7 +197,7 @@ def plot_weights(model: LogisticRegression, file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
+# 以下代码与教学无关，三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # They use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring, which are above.
 
@@ -215,7 +215,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; the same seed and CPU give the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
@@ -248,7 +248,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)
@@ -281,7 +281,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # More than 3: four files are damaged or misnamed.
+        if choice == "mnist" or len(found) > 3:  # If four are there, some are damaged or misnamed.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")

@@ -35,7 +35,7 @@ from torchvision import datasets
 from tqdm import tqdm
 
 # 超参数的设定：与笔记相同；digits 的图片少，所以要多学几轮
-# Hyperparameters, as in the notes. The digits are a small data set, so they need more epochs.
+# Hyperparameters, as in the notes. The data set of scikit-learn's digits is small, so it needs more epochs.
 HIDDEN_SIZE = 500
 EPOCHS = {"mnist": 5, "digits": 20}
 BATCH_SIZE = 100
@@ -49,7 +49,7 @@ class NeuralNet(nn.Module):
     Without the ReLU, the two linear layers could compute no more than a single one, because a linear function
     of a linear function is itself linear. The model has 397,510 parameters.
 
-    模型搭建：两个全连接层之间必须有非线性的 ReLU，否则两层合起来仍然只是一个线性层。
+    模型搭建：两个全连接层之间要有 ReLU 这样的非线性函数，否则两层合起来只相当于一个线性层。
     """
 
     def __init__(self):
@@ -71,9 +71,9 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 
     Both are measured while the weights change, so they describe the whole epoch, not the resulting model.
 
-    训练一轮，返回平均损失和准确率。它们逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
+    训练一轮，返回平均损失和准确率。两者逐批累计，而权重每一步都在变，所以反映的是整轮训练，而不是这一轮结束时的模型。
     """
-    # train() 和 eval() 只改变 BatchNorm、Dropout 这样的层，但在任何模型里都写上，是好习惯
+    # train() 和 eval() 只影响 BatchNorm、Dropout 这类层的行为，但无论什么模型都写上，是个好习惯
     # train() and eval() change only layers such as BatchNorm and Dropout. Calling them is a good habit in any model.
     model.train()
     total_loss, correct, count = 0.0, 0, 0
@@ -85,13 +85,13 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
         logits = model(images)
         loss = criterion(logits, labels)
 
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
-        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        # 反向传播和优化：先把梯度清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagate and update the weights. Without zero_grad(), gradients would add up over the steps.
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # loss 是这一批图片的平均损失，乘以图片数再累加，这样即使各批大小不同，算出的平均损失也正确
         # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
         # equally, even if the batches differ in size.
         total_loss += loss.item() * len(labels)
@@ -104,11 +104,11 @@ def train_one_epoch(model, loader, criterion, optimizer, device) -> tuple[float,
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
     """Return the accuracy (0 to 1): the fraction of images whose predicted digit equals the label.
 
-    The digit with the largest logit also has the largest probability, so argmax needs no softmax. Gradients are
-    not needed for a test, and no_grad saves the time and the memory that they would take.
+    The digit with the largest logit also has the largest probability, so argmax needs no softmax. A test
+    needs no gradients. With no_grad, nothing is recorded for backward(), which saves time and memory.
 
-    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；挑选得分最大的一个，它的概率也最大，
-    所以不必先做 softmax。
+    测试模型：为了效率，不需进行梯度计算（no_grad），省时间也省内存；返回准确率。
+    每张图片挑选得分最大的数字，它的概率也最大，所以不必先做 softmax。
     """
     model.eval()
     correct = 0
@@ -119,23 +119,23 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> floa
 
 
 def check(model, train_set, criterion, lr, device) -> dict[str, float]:
-    """Look for mistakes before training by overfitting one batch. Return the first and the last loss of 50 steps.
+    """Before training, look for mistakes: overfit one batch. Return the first and the last loss of 50 steps.
 
-    A new model should find all ten digits about equally likely, so the first loss should be near ln 10. After
-    50 steps on the same 100 images, the loss should be near 0. If it is not, look for a mistake before you train.
+    A new model should find all ten digits about equally likely, so the first loss should be near ln 10. At
+    the 50th step on the same 100 images, the loss should be near 0. If not, look for a mistake first.
 
-    训练之前先检查两件事：第一步的损失应接近 ln 10（十个数字的概率差不多）；反复学同样的 100 张图片，损失应接近 0。
+    训练之前先检查两件事：第一步的损失应接近 ln 10（这时各数字概率相近）；用同样的 100 张图片训练到第 50 步，损失应接近 0。
     如果不是这样，就先找出错误，再开始训练。
     """
     # 在副本上检查，模型本身仍然没有训练过 · Check a copy, so that the model itself stays untrained
     model = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    # 数据加载器可以是任何给出批次的东西，这里是只有一个批次的列表
+    # 凡是能逐批给出数据的可迭代对象，都可以当数据加载器用，这里用的是只有一个批次的列表
     # Anything that yields batches can serve as a loader. Here it is a list that contains one batch.
     losses = [train_one_epoch(model, [train_set[:100]], criterion, optimizer, device)[0] for _ in range(50)]
     print(f"Check 1: the loss before training is {losses[0]:.3f}. It should be near ln 10 = 2.303.")
-    print(f"Check 2: the loss after 50 steps on one batch is {losses[-1]:.3f}. It should be near 0.")
-    print("检查：训练前的损失应接近 2.303，在一个批次上训练 50 步之后应接近 0。\n")
+    print(f"Check 2: the loss at the 50th step on one batch is {losses[-1]:.3f}. It should be near 0.")
+    print("检查：训练前的损失应接近 2.303，在一个批次上第 50 步的损失应接近 0。\n")
     return {"first_loss": losses[0], "overfit_loss": losses[-1]}
 
 
@@ -151,9 +151,9 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     print("简易神经网络 · A small neural network\n")
 
-    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，否则得分和梯度都会大很多，步子就太长；再加上通道这一维
-    # Scale the pixels from 0...255 to [0, 1], because larger values would give larger gradients, and the steps would
-    # be too long. Then add the channel dimension: (N, 1, 28, 28).
+    # 数据集：把 0 到 255 的像素缩放到 [0, 1]，默认的初始权重和学习率适合这样大小的输入；再加上通道这一维
+    # Scale the pixels from 0...255 to [0, 1], because the initial weights and the usual learning rates are
+    # meant for small inputs. Then add the channel dimension: (N, 1, 28, 28).
     dataset, (images, labels), (test_images, test_labels) = load_data(args.dataset, args.data_dir)
     train_set = TensorDataset(images[: args.limit].unsqueeze(1) / 255, labels[: args.limit])
     test_set = TensorDataset(test_images.unsqueeze(1) / 255, test_labels)
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> dict:
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
     # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
-    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
+    # without a GPU can load weights saved on a GPU. With weights_only, no code hidden in the file is run.
     weights = args.out_dir / f"mlp-{dataset}.pt"
     torch.save(model.state_dict(), weights)
     loaded = NeuralNet()
@@ -228,7 +228,7 @@ def plot_curves(results: dict[str, list], file: Path) -> None:
 
 
 # ---- Below: command line, device, data files. The lesson ends here. ----
-# 以下不是教学内容，在三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
+# 以下代码与教学无关，三个 MNIST 脚本里逐字相同；用到上面的 BATCH_SIZE、LEARNING_RATE、OUT_DIR 和文档字符串的第一行。
 # These functions are the same, word for word, in logistic_regression.py, nn_demo.py and cnn_mnist.py.
 # They use BATCH_SIZE, LEARNING_RATE, OUT_DIR and the first line of the docstring, which are above.
 
@@ -246,7 +246,7 @@ def make_parser(epochs: str) -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="learning rate: how far each step goes (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; the same seed and CPU give the same result (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
@@ -279,7 +279,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)
@@ -312,7 +312,7 @@ def load_data(choice: str, data_dir: Path) -> tuple[str, tuple, tuple]:
             socket.setdefaulttimeout(timeout)
         names = ", ".join(name.removesuffix(".gz") for name, _ in datasets.MNIST.resources)
         found = [str(file) for file in data_dir.rglob("*ubyte")]
-        if choice == "mnist" or len(found) > 3:  # More than 3: four files are damaged or misnamed.
+        if choice == "mnist" or len(found) > 3:  # If four are there, some are damaged or misnamed.
             sys.exit(f"error: MNIST cannot be loaded ({reason}). It needs four undamaged files in"
                      f" {data_dir / 'MNIST' / 'raw'}: {names}. Found: {', '.join(found) or 'none'}")  # fmt: skip
         print("!!! 无法下载 MNIST，改用 scikit-learn 的手写数字：图片少而粗糙。手动下载的方法见 docs/installing.zh.md")

@@ -20,9 +20,9 @@ without a break.
 **Try**
 
     python pytorch_basic.py --section neural_network --seed 1  # The loss after 100 steps is 0.001 instead of 3e-07,
-                                                               # because the initial weights are different.
+                                                               # mainly because the input and target differ.
     python pytorch_basic.py --section training_loop --seed 2   # The accuracy is 96.1%, on different test images.
-    python pytorch_basic.py --section tensors --seed 1         # The numbers change, but their shapes and types do not.
+    python pytorch_basic.py --section tensors --seed 1         # Only the values change, not shapes or types.
 """
 
 import argparse
@@ -46,10 +46,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, random_split
 from torchvision import datasets, models, transforms
 
 # 每个函数是笔记的一节。运行时先打印一行代码，再执行这一行，它的输出就在下面；没有执行的分支也会打印出来。
-# Each function is a section of the notes. When it runs, each line of code is printed and then executed,
-# so the output of a line appears below it. The lines of a branch that is skipped are printed as well.
-# with refused(ValueError) 下面的代码故意引发这种错误；程序打印错误信息的第一句，然后继续运行。
-# The code below `with refused(ValueError):` raises this error on purpose. The first sentence of the
+# Each function in SECTIONS is a section of the notes. When it runs, each line of code is printed and then
+# executed, so the output of a line appears below it. The lines of a skipped branch are printed as well.
+# 例如 with refused(ValueError): 下面的代码会故意引发 ValueError；程序打印错误信息的第一句，然后继续运行。
+# The code below `with refused(ValueError):` raises a ValueError on purpose. The first sentence of the
 # error's message is printed, and the section continues.
 
 # ---- 60分钟熟悉Pytorch · The 60-minute tour ----
@@ -76,7 +76,7 @@ def tensors(args):
     x = torch.zeros(5, 3, dtype=torch.long)
     print(x)
     # 直接从数据构造张量：torch.tensor(3) 是数 3，大写的 torch.Tensor(3) 却是三个没有初始化的数
-    # Create a tensor from data. torch.tensor(3) is the number 3, but torch.Tensor(3) has three uninitialized numbers.
+    # Create a tensor from data. torch.tensor(3) holds a 3, but torch.Tensor(3) has 3 uninitialized numbers.
     x = torch.tensor([5.5, 3])
     print(x)
     # 根据已有的tensor建立新的tensor：没有另外指定时，new_* 方法沿用 x 的 dtype 和设备
@@ -99,8 +99,8 @@ def operations(args):
     """运算 · Operations
 
     加法的四种写法、索引、改变形状（view 与 reshape）、取出 Python 数值，以及矩阵乘法、广播、求和、拼接。
-    Add tensors in four ways, index and reshape them, and get a Python number from one. Then multiply matrices,
-    broadcast, sum and join tensors.
+    Add tensors in four ways, index them, reshape them, and convert one to a Python number. Then compute
+    a matrix product, and broadcast, sum and join tensors.
     """
     x = torch.randn(5, 3)
     # 以加法为例 · Addition as an example
@@ -120,7 +120,7 @@ def operations(args):
     # 索引：可以像 NumPy 那样写，只是步长不能为负；要倒过来时写 x.flip(0)，不能写 x[::-1]
     # Index as in NumPy. However, negative steps are not allowed: to reverse x, write x.flip(0) instead of x[::-1].
     print(x[:, 1])
-    # 改变形状：view 从不复制，y 和 x 是同一块内存，只是形状不同
+    # 改变形状：view 从不复制，y 和 x 共用同一块内存，只是形状不同
     # Change the shape. view never copies data, so y shares the memory of x and differs only in its shape.
     x = torch.randn(4, 4)
     y = x.view(16)
@@ -128,7 +128,7 @@ def operations(args):
     # A size of -1 is inferred from the other sizes.
     z = x.view(-1, 8)
     print(x.size(), y.size(), z.size())
-    # 转置后的元素在内存里不再按行排列，view 无法表示；x.t().reshape(-1) 会复制一份
+    # 转置后的元素在内存里不再按行排列，view 会报错；x.t().reshape(-1) 会复制一份
     # The elements of the transpose are not stored row by row, so view fails. x.t().reshape(-1) makes a copy.
     with refused(RuntimeError):
         x.t().view(-1)
@@ -148,7 +148,7 @@ def operations(args):
     # Broadcasting adds the row of shape (3,) to each row of the matrix of shape (2, 3).
     print(a + torch.tensor([10, 20, 30]))  # tensor([[11, 22, 33], [14, 25, 36]])
     # 求和：不写 dim 时所有元素相加；dim 指定沿哪一维相加，结果里就没有这一维了
-    # Sum all elements, or sum over the dimension dim. The result then no longer has this dimension.
+    # Sum all elements, or sum over the dimension dim, in which case the result no longer has this dimension.
     print(a.sum(), a.sum(dim=0), a.sum(dim=1))  # tensor(21) tensor([5, 7, 9]) tensor([ 6, 15])
     # 拼接：cat 沿已有的一维接起来，stack 会新建一维
     # Join tensors. cat joins them along an existing dimension, whereas stack creates a new one.
@@ -181,13 +181,13 @@ def numpy_bridge(args):
     np.add(a, 1, out=a)
     print(a)
     print(b)
-    # torch.tensor 会复制一份，所以后来改变 a 不影响 copy
+    # torch.tensor 会复制一份，所以之后再改变 a 不影响 copy
     # torch.tensor makes a copy, so later changes to a do not affect it.
     copy = torch.tensor(a)
     a[0] = 100
     print(copy)  # tensor([2., 2., 2., 2., 2.], dtype=torch.float64)
     # CPU上的张量都支持与Numpy的相互转换，NumPy 没有的类型除外，如 bfloat16
-    # Tensors on the CPU can be converted to NumPy and back, unless NumPy lacks their data type, such as bfloat16.
+    # Tensors on the CPU can be converted to NumPy and back, except for types that NumPy lacks, like bfloat16.
     with refused(TypeError):
         torch.ones(3, dtype=torch.bfloat16).numpy()
 
@@ -195,9 +195,9 @@ def numpy_bridge(args):
 def devices(args):
     """pytorch有关cuda的基本操作与概念 · Devices: the CPU and the GPU
 
-    张量和模型要在同一设备上才能一起运算。没有 GPU 时，一部分用 meta 设备演示，那里的张量只有形状，没有数值。
-    Move tensors and models to the same device, so that they can be combined. Without a GPU, some of the lines use
-    the device meta, whose tensors have shapes but no data.
+    张量和模型要在同一设备上才能一起运算。没有 GPU 时，一部分代码改用 meta 设备演示，它的张量只有形状，没有数值。
+    Move tensors and models to the same device, so that they can be used together. Without a GPU, some of
+    the lines use the meta device, whose tensors have shapes but no data.
     """
     # 查看GPU是否可用，查看GPU数量
     # Check whether PyTorch can use a GPU with CUDA, and count the GPUs.
@@ -216,8 +216,8 @@ def devices(args):
         device = torch.device("cuda")  # a CUDA device object
         print(x.cuda(0), x.cuda(), x.to(device))
 
-    # 可以使用.to方法移动到任何设备（device）上；这里用本次运行的设备，没有 GPU 就是 CPU
-    # The method .to moves a tensor to any device. This code uses the device of the run, or the CPU if there is no GPU.
+    # 张量可以使用.to方法移动到任何设备（device）上；这里用本次运行所选的设备，没有 GPU 时就是 CPU
+    # The method .to moves a tensor to any device. Here, it is args.device, the CPU if there is no GPU.
     device = args.device
     x = torch.randn(1)
     # 直接在这个设备上创建tensor
@@ -227,12 +227,12 @@ def devices(args):
     z = x + y
     print(z)
     # .to也能在移动时改变dtype；苹果的 mps 不支持 double
-    # .to can also change the dtype during the move. Apple's device mps does not support double.
+    # .to can also change the dtype during the move. Apple's mps device does not support double.
     if device.type != "mps":
         print(z.to("cpu", torch.double))
 
     # 没有 GPU 时，下面用 meta 代替它，这样放错设备同样会报错
-    # Without a GPU, the lines below use meta instead, so a tensor on the wrong device still raises an error.
+    # Without a GPU, the lines below use the meta device instead, so mixing devices raises an error here, too.
     there = device if device.type != "cpu" else torch.device("meta")
     # 直接在创建的时候就指定设备
     # You can specify the device when you create a tensor.
@@ -242,17 +242,17 @@ def devices(args):
     y = x**2
     print(y)
     # 存储在不同位置中的数据是不可以直接进行计算的，只有 CPU 上 0 维的张量例外，如 torch.tensor(1)
-    # Tensors on different devices cannot be combined. The exception is a zero-dimensional tensor on the CPU, such as
-    # torch.tensor(1), which can be combined with a tensor on any device.
+    # Operations on tensors of different devices fail. The exception is arithmetic with a zero-dimensional
+    # tensor on the CPU, such as torch.tensor(1), which works with a tensor on any device.
     with refused(RuntimeError):
         z = y + torch.tensor([1, 2, 3])
     # 通过检查模型的参数的device属性来查看存放模型的设备
     # To find the device of a model, look at the device of its parameters.
     net = nn.Linear(3, 1)
     print(next(net.parameters()).device)  # cpu
-    # 将模型转换到GPU上：net.to 改变 net 本身；张量的 x.to 则不改变 x，而是返回那个设备上的张量（meta 不保存数值）
-    # Move the model to the GPU. net.to moves net itself, whereas x.to returns a tensor on that device and leaves x
-    # where it is. On the device meta, the values of the weights are lost.
+    # 将模型转换到GPU上：net.to 改变 net 本身；x.to 不改变 x，而是返回目标设备上的张量。移到 meta 后，权重的数值会丢失
+    # Move the model to the GPU. net.to moves net itself, whereas x.to returns a tensor on that device and
+    # leaves x where it is. A move to the meta device loses the values of the weights.
     net.to(there)
     print(next(net.parameters()).device)
     # 需要保证模型输入的Tensor和模型都在同一设备上，否则会报错
@@ -279,18 +279,18 @@ def autograd(args):
     print(y)
     print(y.grad_fn)
     # 用户自己创建的张量没有 grad_fn；由不需要求导的张量算出来的结果也没有
-    # A tensor that you create yourself has no grad_fn. Neither has the result of tensors that do not require grad.
+    # A tensor that you create yourself has no grad_fn. Nor has a result computed only from untracked ones.
     print(x.grad_fn)  # None
     # 对y进行更多操作 · More operations on y
     z = y * y * 3
     # 对所有元素求均值 · The mean of all elements
     out = z.mean()
     print(z, out)
-    # 运行时定义（define-by-run）：计算图就是实际运行过的代码，所以每次迭代可以不同
+    # 运行时定义（define-by-run）：计算图由实际运行的代码边运行边生成，所以每次迭代可以不同
     # Define-by-run means that the code builds the graph as it runs, so the graph can differ in each iteration.
     for double in (False, True):
         print((x * 2 if double else x - 1).grad_fn)
-    # .requires_grad_(...) 原地改变标志，不写参数时改成 True；新建的张量没有指定时是 False
+    # .requires_grad_(...) 原地改变标志，不写参数时改成 True；新建张量时如果没有指定，标志是 False
     # .requires_grad_() changes the flag in place, by default to True. The flag of a new tensor is False by default.
     a = torch.randn(2, 2)
     a = (a * 3) / (a - 1)
@@ -299,7 +299,7 @@ def autograd(args):
     print(a.requires_grad)  # True
     b = (a * a).sum()
     print(b.grad_fn)
-    # 常用的不追踪的办法有两种，一种是用 .detach() 返回一个不被跟踪的新张量，它与 x 共享内存；x 本身照旧被跟踪
+    # 不想被跟踪，常用的办法有两种。一种是 x.detach()：返回一个不被跟踪的新张量，与 x 共享内存；x 本身照旧被跟踪
     # There are two common ways to avoid tracking. One is .detach(), which returns a new, untracked tensor that shares
     # the memory of x. x itself is still tracked.
     print(x.detach().requires_grad)  # False
@@ -310,19 +310,19 @@ def autograd(args):
 
     # ---- 梯度 · Gradients ----
     # 自动计算所有的梯度：只有叶子张量才保留 .grad，例如 x；y 是运算的结果，所以 y.grad 是 None
-    # Compute all gradients automatically. Only leaves, such as x, keep their gradient in .grad. y is the result of an
-    # operation, so y.grad is None.
+    # Compute all gradients automatically. Only leaf tensors, such as x, keep their gradient in .grad. A leaf
+    # is not the result of a tracked operation. y is, so y.grad is None.
     out.backward()
     # 输出导数 d(out)/dx：out 是四个 3(x+2)**2 的平均，所以导数是 3(x+2)/2，当 x=1 时等于 4.5
     # Print d(out)/dx. out is the mean of the four values 3(x+2)**2, so its derivative is 3(x+2)/2, or 4.5 for x=1.
     print(x.grad)  # tensor([[4.5, 4.5], [4.5, 4.5]])
-    # 不能接着再调用一次：第一次 backward() 已经释放了计算图里保存的中间结果，除非写成 backward(retain_graph=True)
-    # A second call of backward() fails, because the first one has freed the intermediate results in the graph. To keep
-    # them, call out.backward(retain_graph=True).
+    # 不能接着再调用一次：第一次 backward() 已经释放了计算图里的中间结果；要保留，第一次就写 backward(retain_graph=True)
+    # A second call to backward() fails, because the first one has freed the intermediate results in the
+    # graph. To keep them, write out.backward(retain_graph=True) in the first call.
     with refused(RuntimeError):
         out.backward()
-    # 标量不需要为 backward() 指定参数；元素更多时，需要一个形状匹配的 gradient 参数
-    # For a scalar, backward() needs no argument. For a tensor of more elements, it needs a gradient of the same shape.
+    # 标量不需要为 backward() 指定参数；张量有多个元素时，需要一个形状匹配的 gradient 参数
+    # For a scalar, backward() needs no argument. With more elements, it needs a gradient of the same shape.
     with refused(RuntimeError):
         (a * 2).backward()
     (a * 2).backward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -339,8 +339,8 @@ def autograd(args):
 class Net(nn.Module):
     """Turn images of shape (N, 1, 32, 32) into logits of shape (N, 10), which are ten scores for each image.
 
-    `forward` computes the output from the input. autograd derives the backward computation from it, so all of
-    its operations must be differentiable. For example, argmax ends the graph, and the gradient of round is 0.
+    `forward` computes the output from the input. autograd derives the backward pass from it. So `forward`
+    must use differentiable operations: argmax would end the graph, and the gradient of round is 0.
 
     一个小型卷积网络。只需要定义 forward，反向的计算由 autograd 自动得到，所以 forward 里要用可导的运算。
     """
@@ -360,7 +360,7 @@ class Net(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, x):
-        # 2x2 Max pooling：每个 2x2 的格子只留最大值，高和宽减半
+        # 2x2 Max pooling：每个 2x2 的区域只留最大值，高和宽减半
         # Max pooling keeps the largest value of each 2x2 square, so the height and the width are halved.
         x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))  # (N, 1, 32, 32) -> (N, 6, 28, 28) -> (N, 6, 14, 14)
         # 池化窗口如果是方阵,则可以只使用一个数字进行定义：2 就是 (2, 2)
@@ -397,8 +397,8 @@ def neural_network(args):
     # 1. 定义包含一些可学习参数（或者叫权重）的神经网络 · Define a network with learnable parameters
     net = Net()
     print(net)
-    # 可学习参数：五层各有一个权重和一个偏置，所以是 10 个
-    # List the learnable parameters. There are ten, because each of the five layers has a weight and a bias.
+    # 可学习参数：五层各有一个权重张量和一个偏置张量，所以是 10 个
+    # List the learnable parameters. They are ten tensors: a weight and a bias for each of the five layers.
     params = list(net.parameters())
     print(len(params))
     print(params[0].size())  # conv1's .weight
@@ -414,7 +414,7 @@ def neural_network(args):
     # Clear the gradients of all parameters, then backpropagate a random gradient.
     net.zero_grad()
     out.backward(torch.randn(1, 10))
-    # 小批量（mini-batches）：Conv2d 也接受单个样本，Net 却不接受，它会把 16 个通道当成 16 个样本
+    # Net 只支持小批量（mini-batches）：Conv2d 也接受单个样本，但 Net 里的 view 会把 16 个通道当成 16 个样本
     # Net takes only mini-batches. Conv2d also takes a single sample, but Net would mistake 16 channels for 16 samples.
     with refused(RuntimeError):
         net(input[0])
@@ -430,8 +430,8 @@ def neural_network(args):
     # This example uses random numbers instead of a real target.
     target = torch.randn(10)
     # 使目标值与数据值形状一致，都是 (1, 10)；不一致时会按广播计算，只警告而不报错，损失可能算错
-    # Give the target the shape of the output, (1, 10). A target of another shape is broadcast with only a warning,
-    # so the loss can be wrong.
+    # Give the target the shape of the output, (1, 10). If the shapes differ but can be broadcast, there is
+    # only a warning, and the loss can be wrong.
     target = target.view(1, -1)
     # 均方误差函数：误差平方的平均，与手算的结果一致
     # MSELoss computes the mean of the squared errors. A calculation by hand gives the same result.
@@ -449,13 +449,13 @@ def neural_network(args):
     print(loss.grad_fn)
     linear = loss.grad_fn.next_functions[0][0]
     print(linear)
-    # next_functions[0] 通向这一层的偏置，它是叶子；next_functions[1] 通向这一层的输入
+    # next_functions[0] 通向这一层的偏置，偏置是叶子张量；next_functions[1] 通向这一层的输入
     # next_functions[0] leads to the bias of this layer, which is a leaf. next_functions[1] leads to the layer's input.
     print(linear.next_functions[1][0])
 
     # ---- 反向传播 · Backpropagation ----
     # loss.backward() 算出每个参数的梯度；看看 conv1 的偏置（bias）在反向传播前后的梯度
-    # loss.backward() computes the gradient of every parameter. Print the gradient of conv1's bias before and after it.
+    # loss.backward() computes all the gradients. Print that of conv1's bias before and after the call.
     # 清零所有参数（parameter）的梯度缓存，否则梯度将会与已有的梯度累加；清零后 .grad 是 None
     # Clear the gradients of all parameters, because new gradients are added to the old ones. This sets .grad to None.
     net.zero_grad()
@@ -467,14 +467,14 @@ def neural_network(args):
 
     # ---- 更新权重 · Updating the weights ----
     # 最简单的更新规则是随机梯度下降法（SGD）；照公式写，得到的却是一个新张量，不能当作层的参数
-    # The simplest update rule is stochastic gradient descent (SGD). The formula itself creates a new tensor,
-    # which a layer does not accept as its parameter.
+    # The simplest update rule is stochastic gradient descent (SGD). Written as an ordinary assignment, it
+    # creates a new tensor, which a layer does not accept as its parameter.
     learning_rate = 0.01
     weight, gradient = net.fc3.weight, net.fc3.weight.grad
     weight = weight - learning_rate * gradient
     with refused(TypeError):
         net.fc3.weight = weight
-    # 所以要原地改变每个参数；需要求导的叶子张量只有在 no_grad 里才能原地改变，更新本身也不该被追踪
+    # 所以要原地改变每个参数；需要求导的叶子张量只有在 no_grad 里才能原地改变，更新本身也不该被跟踪
     # So change each parameter in place. A leaf that requires grad can be changed in place only under no_grad. Besides,
     # the update itself should not be tracked.
     with torch.no_grad():
@@ -482,8 +482,8 @@ def neural_network(args):
             parameter -= learning_rate * parameter.grad
     # 创建优化器（optimizer）：换成 Adam、RMSprop，或带 Nesterov 动量的 SGD（加上 momentum=0.9, nesterov=True），
     # 也只需要改 optimizer = 这一行
-    # Create an optimizer. To use optim.Adam, optim.RMSprop, or SGD with Nesterov momentum, change only the line
-    # `optimizer = ...`. Nesterov momentum needs momentum=0.9 and nesterov=True.
+    # Create an optimizer. To use optim.Adam, optim.RMSprop, or SGD with Nesterov momentum, change only the
+    # line `optimizer = ...`. For Nesterov momentum, add nesterov=True and a momentum, such as momentum=0.9.
     import torch.optim as optim
 
     optimizer = optim.SGD(net.parameters(), lr=0.01)
@@ -513,7 +513,7 @@ def neural_network(args):
 def training_loop(args):
     """一个神经网络的典型训练过程 · A training loop on real data
 
-    scikit-learn 自带 1,797 张手写数字（8×8）：用其中 1,437 张训练，再用其余 360 张测试准确率。
+    scikit-learn 自带 1,797 张手写数字图片（8×8）：用其中 1,437 张训练，再用其余 360 张测试准确率。
     Train a model on 1,437 of the 1,797 handwritten digits in scikit-learn. Measure its accuracy on the other 360.
     """
     from sklearn.datasets import load_digits
@@ -522,14 +522,14 @@ def training_loop(args):
     # Scale the pixels from [0, 16] to [0, 1]. The labels are the class numbers from 0 to 9, of type int64.
     images, labels = map(torch.from_numpy, load_digits(return_X_y=True))
     dataset = TensorDataset(images.float() / 16, labels.long())  # (1797, 64) and (1797,)
-    # 随机划分成两部分：测试图片不参加训练，才能看出模型认不认得新图片
+    # 随机划分成两部分：测试图片不参与训练，才能看出模型认不认得新图片
     # Split the data at random. The test images are not used in training, so they show how well the model generalizes.
     train_set, test_set = random_split(dataset, [1437, 360])
     # 数据加载器：每次给出一批 64 张，每轮重新打乱
     # The loader returns batches of 64 images. It reshuffles the images in every epoch.
     train_loader = DataLoader(train_set, batch_size=64, shuffle=True)
     model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
-    # 交叉熵损失：输入得分（logits）和类别编号，里面已经包含 softmax
+    # 交叉熵损失：输入得分（logits）和类别编号，损失函数内部已经包含 softmax
     # The cross-entropy loss takes logits and class numbers. It applies softmax itself.
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -542,7 +542,7 @@ def training_loop(args):
         # 打印最后一批的损失：有起伏，但总的趋势是下降
         # Print the loss of the last batch. It goes up and down, but it tends to fall.
         print(f"epoch {epoch}: loss {loss.item():.3f}")
-    # 测试：得分最大的一个就是预测的数字；测试用不到梯度，不计算梯度更快，也更省内存
+    # 测试：得分最高的数字就是预测结果；测试用不到梯度，不计算梯度更快，也更省内存
     # Test the model. The digit with the highest score is the prediction. Without gradients, testing takes less time
     # and less memory.
     images, labels = test_set[:]
@@ -558,7 +558,7 @@ def training_loop(args):
 def first_examples(args):
     """自动求导例子 1, 自动求导例子 2, Loading data from numpy · Two autograd examples and data from NumPy
 
-    先对一个公式求导，再训练线性层一步，最后在 NumPy 数组与张量之间互相转换。
+    先对一个公式求导，再把线性层训练一步，最后在 NumPy 数组与张量之间互相转换。
     Differentiate a formula, train a linear layer for one step, and convert between an array and a tensor.
     """
     # 自动求导例子 1 · Autograd, example 1
@@ -570,7 +570,7 @@ def first_examples(args):
     # 一个公式 · A formula
     y = w * x + b  # y = 2 * x + 3
     # 计算梯度：y 对 x 的导数是 w，对 w 的导数是 x，对 b 的导数是 1
-    # Compute the gradients. The derivative of y is w with respect to x, x with respect to w, and 1 with respect to b.
+    # Compute the gradients. The derivatives of y are dy/dx = w, dy/dw = x and dy/db = 1.
     y.backward()
     print(x.grad)  # x.grad = 2
     print(w.grad)  # w.grad = 1
@@ -578,7 +578,7 @@ def first_examples(args):
 
     # 自动求导例子 2 · Autograd, example 2
     # 创建 tensor shape 为(10, 3)和(10, 2)，随机初始化
-    # Create random tensors of the shapes (10, 3) and (10, 2).
+    # Create random tensors of shape (10, 3) and (10, 2).
     x = torch.randn(10, 3)
     y = torch.randn(10, 2)
     # 一个全连接层：3 个输入，2 个输出
@@ -608,10 +608,10 @@ def first_examples(args):
     # 建一个numpy array · Create a NumPy array
     x = np.array([[1, 2], [3, 4]])
     # 把 numpy array 转换成张量
-    # Convert the numpy array to a torch tensor.
+    # Convert the NumPy array to a PyTorch tensor.
     y = torch.from_numpy(x)
     # 再转换回 numpy array，三者共享内存
-    # Convert the torch tensor to a numpy array. All three share the same memory.
+    # Convert the PyTorch tensor back to a NumPy array. All three share the same memory.
     z = y.numpy()
     print(y, z)
 
@@ -640,7 +640,7 @@ def official_dataset(args):
     print(image.size())  # torch.Size([3, 32, 32])
     print(label)
     # 数据加载器：设置batch大小，是否打乱等
-    # Create a data loader. Set the batch size, whether to shuffle, and other options.
+    # Create a data loader. Set the batch size, and whether to shuffle the samples.
     train_loader = DataLoader(dataset=train_dataset, batch_size=64, shuffle=True)
     # 遍历加载器 得到每个batch
     # Iterate over the loader to get each batch.
@@ -687,12 +687,12 @@ class BagDataset(Dataset):
     (160, 160, 3). The mask is a float32 tensor of shape (2, 160, 160). It is one-hot, so channel 0 is 1 where
     the mask is black, and channel 1 is 1 where the mask is white.
 
-    自己的数据集：图片和掩码分别放在两个文件夹里，文件名相同。
+    自己的数据集：图片和掩码放在两个文件夹里，图片与它的掩码文件名相同。每一项是图片和独热编码的掩码 (2, 160, 160)。
     """
 
     def __init__(self, image_dir, mask_dir, transform=None):
         self.image_dir, self.mask_dir = Path(image_dir), Path(mask_dir)
-        # 文件名只列出一次，并且排序，这样同一个编号总是同一张图片
+        # 文件名只列出一次，并且排序，这样同一个编号总是对应同一张图片
         # List the file names once, and sort them, so that an index always refers to the same image.
         self.names = sorted(file.name for file in self.image_dir.iterdir())
         self.transform = transform
@@ -712,7 +712,7 @@ class BagDataset(Dataset):
         # OpenCV 的颜色顺序是 BGR，而 Normalize 的均值按 RGB 的顺序给出，所以先转换
         # OpenCV orders the colors as BGR, but the mean for Normalize is in RGB order, so convert the image first.
         imgA = cv2.cvtColor(imgA, cv2.COLOR_BGR2RGB)
-        # 读入mask图片，0表示以灰度模式读；缩放用最近邻，不会在边缘产生中间的灰度
+        # 读入mask图片，0表示以灰度模式读；缩放用最近邻插值，不会在边缘产生中间灰度值
         # Read the mask. The 0 means grayscale. Nearest-neighbor resizing adds no intermediate grays at the edges.
         imgB = cv2.imdecode(np.fromfile(self.mask_dir / img_name, np.uint8), 0)
         imgB = cv2.resize(imgB, (160, 160), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -735,7 +735,7 @@ def own_dataset(args):
     discs, which the script draws itself.
     """
     # 像下面一样使用自己数据 构造loader加载器；数据集是空的，没有样本可以打乱，所以报错
-    # Construct a loader for your own data. This dataset is empty, so there is nothing to shuffle, which is an error.
+    # Create a loader for your own data. Here the dataset is empty, so shuffle=True raises an error.
     custom_dataset = CustomDataset()
     with refused(ValueError):
         DataLoader(dataset=custom_dataset, batch_size=64, shuffle=True)
@@ -744,7 +744,7 @@ def own_dataset(args):
     normalize = transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     transform = transforms.Compose([transforms.ToTensor(), normalize])
     # 画 20 张图片和掩码；用自己的数据时，换成自己的两个文件夹，并去掉 draw_discs 这一行
-    # Draw 20 images and masks. To use your own data, set the two folders to yours, and delete the line with draw_discs.
+    # Draw 20 images and masks. For your own data, change both folders, and delete the line with draw_discs.
     image_dir, mask_dir = args.out_dir / "bag_data", args.out_dir / "bag_data_msk"
     draw_discs(image_dir, mask_dir)
     # 实例化一个对象 · Create an instance
@@ -755,12 +755,13 @@ def own_dataset(args):
     # 此处调用len方法会调用类的内置方法__len__ · len(bag) calls the method __len__
     train_size = int(0.9 * len(bag))
     test_size = len(bag) - train_size
-    # random_split:按照给定的长度将数据集划分成没有重叠的新数据集组合，每个样本分到哪一个是随机的
+    # random_split:按照给定的长度将数据集划分成没有重叠的新数据集组合，每个样本分到哪个数据集是随机的
     # random_split divides the dataset at random into new, non-overlapping datasets of the given lengths.
     train_dataset, test_dataset = random_split(bag, [train_size, test_size])  # 18 and 2 pairs
-    # 加上 num_workers=4 就由 4 个进程同时读图片；在 Windows 和 macOS 上，主程序要写在 if __name__ == "__main__": 下面
-    # With num_workers=4, four processes read the images. On Windows and macOS, the main program must then be under
-    # `if __name__ == "__main__":`, as at the end of this file.
+    # 加上 num_workers=4 就由 4 个进程同时读图片；这时主程序要写在 if __name__ == "__main__": 下面，
+    # 只有 Python 3.14 之前的 Linux 不需要
+    # With num_workers=4, four processes read the images. The main program must then be under
+    # `if __name__ == "__main__":`, as at the end of this file, except on Linux before Python 3.14.
     train_dataloader = DataLoader(train_dataset, batch_size=4, shuffle=True)
     test_dataloader = DataLoader(test_dataset, batch_size=4)
     print(len(train_dataloader), "batches for training,", len(test_dataloader), "for testing")  # 5 and 1
@@ -772,21 +773,21 @@ def own_dataset(args):
 def pretrained(args):
     """预训练模型的使用 · A pretrained model with a new head
 
-    冻结预训练的主干，训练时就只有新换的全连接层会更新；还要用 eval()，因为 BatchNorm 和 Dropout 在两种模式下不同。
-    Freeze a pretrained body, so that training would update only a new last layer. Call eval() as well, because
+    冻结预训练的主干，训练时就只有新换的全连接层会更新；还要用 eval()，因为 BatchNorm 和 Dropout 在两种模式下行为不同。
+    Freeze a pretrained body, so that training updates only the new last layer. Call eval() as well, because
     BatchNorm and Dropout behave differently in train mode and in eval mode.
     """
     # 下载并载入预训练好的模型ResNet-18（45 MB）；没有 --download 时参数是随机的
     # Download and load the pretrained ResNet-18 (45 MB). Without --download, its parameters are random.
     # 真实图片要先用 models.ResNet18_Weights.DEFAULT.transforms() 处理
-    # Real images must first be processed by models.ResNet18_Weights.DEFAULT.transforms().
+    # First process real images with the transform that models.ResNet18_Weights.DEFAULT.transforms() returns.
     with downloading("ResNet-18"):
         resnet = models.resnet18(weights="DEFAULT" if args.download else None)
-    # 如果只想微调 top layer，如下设置：不跟踪这些参数，训练时它们就不会更新
-    # To fine-tune only the top layer, stop tracking the other parameters, so that training does not update them.
+    # 如果只想微调 top layer，如下设置：不跟踪原有的参数，训练时它们就不会更新
+    # To fine-tune only a new top layer, stop tracking all present parameters, so that they are not updated.
     for param in resnet.parameters():
         param.requires_grad = False
-    # 替换 top layer：新的一层默认是被跟踪的
+    # 替换 top layer：新的一层的参数默认会被跟踪
     # Replace the top layer. By default, the parameters of the new layer are tracked.
     resnet.fc = nn.Linear(resnet.fc.in_features, 100)  # 100 is an example.
     print([name for name, param in resnet.named_parameters() if param.requires_grad])
@@ -838,13 +839,14 @@ def save_and_load(args):
     torch.save(net, whole)
     with refused(pickle.UnpicklingError):
         model = torch.load(whole)
-    # weights_only=False 只能用于自己保存的文件；载入时还要有这个模型的类
+    # weights_only=False 只应该用于自己保存的文件；载入时还要能找到这个模型的类定义
     # Use weights_only=False only for a file that you saved yourself. Loading also requires the class of the model.
     model = torch.load(whole, weights_only=False)
     print(torch.equal(model(inputs), net(inputs)))  # True
 
-    # 只保存训练好模型的参数：一般都用这种方式；载入时要先建一个同样的模型，没有 GPU 的电脑要加 map_location="cpu"
-    # Save only the parameters of the trained model, which is the usual way. To load them, first create the same model.
+    # 只保存训练好模型的参数：一般都用这种方式；载入时要先建一个同样的模型。
+    # 参数是在 GPU 上保存的，而载入的电脑没有 GPU，就要加 map_location="cpu"
+    # The usual way is to save only the parameters (and buffers). To load them, first create the same model.
     # On a computer without a GPU, add map_location="cpu" to load a file that was saved on a GPU.
     weights = args.out_dir / "model-weights.pt"
     torch.save(net.state_dict(), weights)
@@ -854,16 +856,17 @@ def save_and_load(args):
 
     # 检查点：优化器也有状态（Adam 的移动平均），所以一起保存
     # Save a checkpoint. The optimizer also has a state (the moving averages of Adam), so save it as well.
-    # 如果用到随机打乱或 Dropout，还要保存和恢复随机数的状态：torch.get_rng_state()，在 GPU 上还有 torch.cuda 的
-    # If training shuffles the data or uses Dropout, also save and restore the state of the random numbers, which is
-    # torch.get_rng_state(), and on a GPU torch.cuda.get_rng_state() as well.
+    # 如果用到随机打乱或 Dropout，还要保存和恢复随机数生成器的状态：
+    # torch.get_rng_state()，用 GPU 时再加 torch.cuda.get_rng_state()
+    # If training shuffles the data or uses Dropout, also save and restore the state of the random number
+    # generator, torch.get_rng_state(), and for a CUDA GPU torch.cuda.get_rng_state() as well.
     checkpoint = args.out_dir / "checkpoint.pt"
     state = {"epoch": 3, "model": net.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, checkpoint)
-    # 没有中断的训练：再学两轮，到第 5 轮
+    # 没有中断的训练：再训练两轮，到第 5 轮为止
     # Without an interruption, training continues for two more epochs, up to the fifth.
     learn(net, optimizer, epochs=2)
-    # 第 3 轮之后中断的训练：载入检查点，接着学到第 5 轮
+    # 第 3 轮之后中断的训练：载入检查点，接着训练到第 5 轮
     # If training was interrupted after the third epoch, load the checkpoint, and continue up to the fifth.
     state = torch.load(checkpoint, weights_only=True)
     resumed = nn.Linear(3, 2)
@@ -884,7 +887,7 @@ SECTIONS = {section.__name__: section for section in TOUR + PYTORCH_BASIC}
 def main(argv: list[str] | None = None) -> dict:
     """Run the chosen sections. Return a dict that maps the name of each section to a dict of its variables.
 
-    依次运行选中的小节；没有选择时运行全部。
+    依次运行选中的各节，没有选择时运行全部；返回每一节的变量。
     """
     make_stdout_tolerant()
     args = make_parser().parse_args(argv)
@@ -892,7 +895,7 @@ def main(argv: list[str] | None = None) -> dict:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     results = {}
     for name in args.section or SECTIONS:
-        # 每一节都重新设种子，所以单独运行时结果也相同
+        # 每一节开始时都重新设置随机种子，所以单独运行时结果也相同
         # Each section starts from the same seed, so it gives the same results when it runs alone.
         torch.manual_seed(args.seed)
         results[name] = run(SECTIONS[name], args, before=classes_of(SECTIONS[name]))
@@ -903,10 +906,10 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def run(section: Callable, args: argparse.Namespace, before: str = "") -> dict:
-    """Call a section as a session: print each of its lines after ">>> ", just before that line runs.
+    """Run a section like an interactive session: print each line after ">>> ", just before that line runs.
 
-    First print the section's docstring, then the text `before`. Return the variables that the section ends with.
-    A debugger that already traces the lines stays active, so that it can stop at them. Then no lines are printed.
+    First print the section's docstring, then the text `before`. Return the section's variables as they are
+    at its end. If a debugger already traces the lines, it stays active, and the lines are not printed.
     """
     lines, first = inspect.getsourcelines(section)
     docstring = "".join(lines).split('"""')[1]  # python -OO removes section.__doc__.
@@ -960,13 +963,13 @@ def make_parser() -> argparse.ArgumentParser:
     choose.add_argument("--section", metavar="NAME", nargs="+", choices=SECTIONS,
         help=f"sections to run, separated by spaces, from these: {', '.join(SECTIONS)} (default: run all sections)")
     choose.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the random numbers; on a CPU the same seed gives the same result (default: %(default)s)")
+        help="seed for the random numbers; repeated runs on one CPU then agree (default: %(default)s)")
     choose.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("data and output")
     files.add_argument("--download", action="store_true",
         help="download CIFAR-10 (170 MB) for official_dataset and the weights of ResNet-18 (45 MB) for pretrained,"
-             " unless they are there already (default: use random images and random weights)")
+             " unless they were downloaded before (default: use random images and random weights)")
     files.add_argument("--data-dir", type=Path, metavar="DIR", default="data",
         help="folder that contains CIFAR-10, or will contain it after the download (default: %(default)s)")
     files.add_argument("--out-dir", type=Path, metavar="DIR", default=Path("outputs", "pytorch_basic"),
@@ -992,7 +995,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)

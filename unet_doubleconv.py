@@ -47,12 +47,12 @@ TRAIN_IMAGES = 200
 HELD_OUT_IMAGES = 64
 OUT_DIR = Path("outputs", "unet_doubleconv")
 
-# U-Net 给图片的每个像素分类：下采样路径看到的范围越来越大，从而知道图里有什么。
+# U-Net 给图片的每个像素分类：沿下采样路径，每个位置看到的范围越来越大，网络从而知道图里有什么。
 # 上采样路径再指出各个物体在哪里，跳跃连接把下采样时丢失的轮廓找回来。
 # A U-Net classifies every pixel of an image. Its downsampling path halves the height and width four times. Each
-# position therefore sees more and more of the image, and the network learns what the image shows. On its upsampling
-# path, the network finds out where everything is, and skip connections bring back the outlines that were lost on the
-# downsampling path.
+# position therefore sees more and more of the image, and the network recognizes what the image shows. On its
+# upsampling path, it finds out where everything is, and skip connections bring back the outlines that were
+# lost on the downsampling path.
 
 
 class WrongDoubleConv(nn.Module):
@@ -84,7 +84,7 @@ class WrongDoubleConv(nn.Module):
 
 @torch.no_grad()
 def trace_shapes(model: nn.Module, images: Tensor) -> None:
-    """Call the model, and print the input shapes of each of its parts. Raise the error that a part raises.
+    """Call the model, and print the input shapes of each of its parts. If a part fails, raise its error.
 
     A forward pre-hook runs before its part, so the last line that is printed names the part that raised the error. A
     forward hook runs after its part, so it would print nothing for the part that raised the error.
@@ -144,7 +144,7 @@ def find_the_layer() -> None:
     except RuntimeError as error:
         print(f"RuntimeError: {error}\n")
     print("第二个卷积的输入应该是第一个卷积的输出，有 64 个通道，所以改为out_channels。")
-    print("The second convolution gets the 64 channels that the first one returns, so it must take out_channels.\n")
+    print("The first convolution returns 64 channels, so the second must take out_channels channels.\n")
     print("3x3 卷积使高和宽各减少 2；padding=1 先在四周补一圈 0，高和宽就不变：")
     print("A 3x3 convolution reduces the height and width by 2. With padding=1, a border of zeros prevents this:")
     for padding in (0, 1):
@@ -155,7 +155,7 @@ def find_the_layer() -> None:
 class Down(nn.Sequential):
     """Halve the height and width: x (N, in_channels, H, W) becomes (N, out_channels, H/2, W/2).
 
-    下采样：池化使高和宽减半，之后同样大小的卷积核，看到的范围在高和宽上都是原来的两倍。
+    下采样：池化使高和宽减半，之后同样大小的卷积核看到的范围，在高和宽上都是原来的两倍。
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -177,14 +177,14 @@ class Up(nn.Module):
         # 转置卷积：用学到的权重把每个位置展开成 2x2 个像素，所以高和宽加倍
         # This transposed convolution spreads each position over 2x2 pixels, with weights that it learns.
         self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
-        # 拼接后的通道数是两倍：一半来自下面一级，一半来自跳跃连接
+        # 拼接后的通道数是 out_channels 的两倍：一半来自下面一级，一半来自跳跃连接
         # The joined input has 2 * out_channels channels: half from the level below, half from the skip connection.
         self.conv = DoubleConv(2 * out_channels, out_channels, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         # 跳跃连接：x 说明图里有什么，skip 还保留着池化之前的清晰轮廓，两者沿通道这一维拼接
-        # Join skip and the upsampled x along the channel dimension. x contains what is in the image, and skip still
-        # contains the sharp outlines.
+        # Join skip and the upsampled x along the channel dimension. x tells what is in the image, and skip
+        # still has the sharp outlines.
         return self.conv(torch.cat([skip, self.up(x)], dim=1))
 
 
@@ -193,7 +193,7 @@ class UNet(nn.Module):
 
     H and W must be multiples of 16, because they are halved four times.
     The network follows "U-Net" by Ronneberger, Fischer and Brox (2015). The original begins with 64 channels and has
-    no padding. This one begins with 16, so that a CPU can train it. With two classes, it has 1,944,066 parameters.
+    no padding. This one begins with 16 to be faster on a CPU. With two classes, it has 1,944,066 parameters.
 
     U-Net：四次下采样，四次上采样；输出是每个像素在每一类上的得分（logits）。
     """
@@ -252,26 +252,26 @@ class Augmented(Dataset):
 def train_one_epoch(model, loader, criterion, optimizer, device, scheduler) -> float:
     """Train on each batch once. Return the mean loss over all images, measured just before each update.
 
-    训练一轮，返回平均损失。它逐批算出，而权重每一步都在变，所以反映的是整轮训练，而不是训练完这一轮的模型。
+    训练一轮，返回平均损失。损失逐批累计，而权重每一步都在变，所以它反映的是整轮训练，而不是这一轮结束时的模型。
     """
     model.train()
     total_loss, count = 0.0, 0
     for images, masks in tqdm(loader, leave=False, disable=None):
         images, masks = images.to(device), masks.to(device)
 
-        # forward 计算：每个像素在每一类上得到一个得分，损失衡量它们与掩码差多少
+        # forward 计算：每个像素在每一类上得到一个得分，损失衡量这些得分与掩码相差多少
         # Forward pass: each pixel gets a score for each class. The loss measures how far the scores are from the mask.
         logits = model(images)
         loss = criterion(logits, masks)
 
-        # 反向传播和优化：先清零，否则新的梯度会加到上一步的梯度上
-        # Backpropagation and update. Without zero_grad(), the new gradients would be added to the old ones.
+        # 反向传播和优化：先把梯度清零，否则新的梯度会加到上一步的梯度上
+        # Backpropagate and update the weights. Without zero_grad(), gradients would add up over the steps.
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()  # 每一步都调整学习率 · Set the learning rate for the next step.
 
-        # 损失是一批的平均值，乘以这一批的图片数再相加，这样各批大小不同时，平均损失也是对的
+        # loss 是这一批图片的平均损失，乘以图片数再累加，这样即使各批大小不同，算出的平均损失也正确
         # The loss is the mean over a batch. It is multiplied by the number of images, so that each image counts
         # equally, even if the batches differ in size.
         total_loss += loss.item() * len(masks)
@@ -301,7 +301,7 @@ def class_iou(predicted: Tensor, masks: Tensor, value: int) -> float:
     The pixels of all masks are counted together. The IoU is 1 if the masks agree, 0 if they have no pixel of the class
     in common, and nan if neither has the class.
 
-    交并比：两个掩码里都属于这一类的像素数，除以至少在一个掩码里属于这一类的像素数；1 表示完全一致。
+    交并比：在两个掩码里都属于这一类的像素数，除以至少在一个掩码里属于这一类的像素数；1 表示完全一致。
     """
     predicted, true = predicted == value, masks == value
     return ((predicted & true).sum() / (predicted | true).sum()).item()
@@ -333,12 +333,12 @@ def main(argv: list[str] | None = None) -> dict:
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = UNet().to(device, memory_format=layout)
     print("\n用改好的 DoubleConv 搭建 U-Net · The U-Net is built from the corrected DoubleConv\n")
-    print("每一级得到的形状；up1 到 up4 除了下面一级的输出，还得到跳跃连接送来的特征：")
+    print("每一级的输入形状；up1 到 up4 的输入除了下面一级的输出，还有跳跃连接送来的特征：")
     print("These are the shapes that each stage gets. up1 to up4 also get the features from the skip connections:")
     trace_shapes(model.eval(), test_images[:1].to(device) / 255)
     print(f"\n{len(train_set)} training images, {len(test_images)} held-out images, on {device}\n")
 
-    # 损失函数和优化器：每个像素上都是一次分类，交叉熵逐个像素比较得分与掩码，再取平均
+    # 损失函数和优化器：对每个像素都做一次分类，交叉熵逐个像素比较得分与掩码，再取平均
     # Loss function and optimizer. Each pixel is classified, so the cross entropy compares the logits (N, 2, H, W) with
     # the masks (N, H, W) pixel by pixel, and returns the mean.
     criterion = nn.CrossEntropyLoss()
@@ -350,7 +350,7 @@ def main(argv: list[str] | None = None) -> dict:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.epochs * len(train_loader))
 
     # 训练模型：每轮之后在留出的图片上测试一次 · Train, and test after each epoch
-    print("IoU（交并比）= 两个掩码里都是这一类的像素数 / 至少在一个掩码里是这一类的像素数；学习率大时它可能下降。")
+    print("IoU（交并比）= 两个掩码里都是这一类的像素数 / 至少在一个掩码里是这一类的像素数；学习率大时，IoU 可能下降。")
     print("IoU is the overlap of the two masks, divided by their union. It may fall while the learning rate is large.")
     losses, bag_ious, background_ious = [], [], []
     for epoch in range(1, args.epochs + 1):
@@ -368,7 +368,7 @@ def main(argv: list[str] | None = None) -> dict:
     # 保存模型参数，再载入到新建的模型里：以后在别的程序里使用，也是这样载入
     # map_location：没有 GPU 的电脑也能载入在 GPU 上训练的权重；weights_only：不执行文件里可能藏着的代码
     # Save the parameters, and load them into a new model, as another program would. With map_location, a computer
-    # without a GPU can load weights from a GPU. With weights_only, no code that is hidden in the file is executed.
+    # without a GPU can load weights saved on a GPU. With weights_only, no code hidden in the file is run.
     weights = args.out_dir / "unet.pt"
     torch.save(model.state_dict(), weights)
     loaded = UNet()
@@ -405,7 +405,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--lr", type=float, metavar="X", default=LEARNING_RATE,
         help="largest learning rate: how far the longest steps go (default: %(default)s)")
     train.add_argument("--seed", type=lambda text: whole_number(text, 0), metavar="N", default=0,
-        help="seed for the weights and the order of the images, not for the drawings (default: %(default)s)")
+        help="seed for everything random in the training, not for the drawings (default: %(default)s)")
     train.add_argument("--device", default="auto",
         help="device to use, such as cpu, cuda, cuda:1 or mps; auto uses a working GPU or else the CPU (default: auto)")
     files = parser.add_argument_group("output")
@@ -431,7 +431,7 @@ def choose_device(name: str) -> torch.device:
     """Return the device with this name. For "auto", return the GPU if there is one that works, otherwise the CPU."""
     gpu = torch.accelerator.is_available() and str(torch.accelerator.current_accelerator())
     if name == "auto" and not gpu and torch.version.cuda and shutil.which("nvidia-smi"):
-        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 的 CUDA {torch.version.cuda}")
+        print(f"!!! 只能用 CPU：NVIDIA 驱动可能太旧，不支持这个 PyTorch 所用的 CUDA {torch.version.cuda}")
         print(f"!!! This runs on the CPU. The NVIDIA driver may be too old for PyTorch's CUDA {torch.version.cuda}.\n")
     try:
         device = torch.device(gpu or "cpu" if name == "auto" else name)
@@ -471,9 +471,9 @@ def draw_bag(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def draw_texture(rng: np.random.Generator, saturation: float) -> np.ndarray:
     """Return an RGB image of bright and dark blobs of one hue, float32 (SIZE, SIZE, 3) with values in [0, 1].
 
-    Brightness cannot tell a bag from its background, because both have bright and dark blobs. The colors of a bag are
-    more saturated. If you know this, a threshold on the smoothed saturation finds the bags as well as the network does.
-    The network has to find it out.
+    Brightness does not distinguish a bag from its background: both have bright and dark blobs. The colors of
+    a bag are more saturated. If you know this, a threshold on the smoothed saturation finds the bags as well
+    as the network does. The network has to learn this.
     """
     coarse = rng.uniform(-0.3, 1.3, [rng.integers(9, 34)] * 2)
     hsv = np.full((SIZE, SIZE, 3), (rng.uniform(0, 360), saturation, 0), np.float32)

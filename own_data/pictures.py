@@ -33,7 +33,7 @@ from own_data.digits import add_output, find_files, list_pictures, load, plot_pi
 EPOCHS = 16
 LEAST_STEPS = 500
 MOST_CLASSES = 21
-# 掩码里值为 255 的像素可能是物体的边界：它们不属于任何一类，不计入损失和交并比
+# 掩码里的 255 如果表示物体的边界，这些像素就不属于任何一类，不计入损失和交并比
 # Pixels with the value 255 can be a border between objects. They have no class and are ignored.
 BORDER = 255
 WHITE = 2**32 - 1
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser = make_parser()
     args = parser.parse_args(argv)
     if bool(args.images) != bool(args.masks):
-        parser.error("--images and --masks belong together")
+        parser.error("--images and --masks must be given together")
     if args.size % 16:
         parser.error("--size must be a multiple of 16")
     torch.manual_seed(args.seed)
@@ -64,17 +64,17 @@ def main(argv: list[str] | None = None) -> dict:
 def train(args: argparse.Namespace, device: torch.device) -> dict:
     """Train, test after each epoch, and keep the best weights. Return the lists of results and the files.
 
-    It raises ValueError if the pictures cannot be used, or if the loss is not finite.
+    Raise ValueError if the pictures cannot be used, or if the loss is not finite.
 
-    完整流程：读取图片，划分训练集和留出集，每轮训练后测试，保留最好的一轮。
+    完整流程：读取图片，划分训练集和留出集，每轮训练后测试，保留最好一轮的权重。
     """
     images, masks, classes = read_pictures(args.images, args.masks, args.size)
     names = name_values(classes["values"])
     training, held_out = split(masks, names)
     test_images, test_masks = images[held_out], masks[held_out]
 
-    # 数据增强：自己的图片往往很少，所以左右、上下都翻转
-    # Your own pictures are usually few, so they are randomly flipped left to right and upside down.
+    # 数据增强：自己的图片往往很少，所以左右、上下都随机翻转
+    # You will usually have only a few pictures, so they are randomly flipped left to right and upside down.
     flips = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
     train_set = lesson.Augmented(images[training], masks[training], flips)
     train_loader = DataLoader(train_set, args.batch_size, shuffle=True)
@@ -82,14 +82,14 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
     print(f"{len(training)} training images, {len(held_out)} held out; {epochs} epochs on {device}\n")
 
     # 模型、优化器和学习率：学习率先升到 --lr，再降到接近 0
-    # Model, optimizer, and learning rate, which first rises to --lr and then falls to almost 0.
+    # Create the model and the optimizer. The learning rate first rises to --lr and then falls to almost 0.
     layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = lesson.UNet(len(names)).to(device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, epochs * len(train_loader))
 
-    # 从检查点接着训练：随机数的状态也要恢复，图片的顺序才与没有中断时一样
-    # Resume from a checkpoint. The state of the random numbers is restored too, so the order stays the same.
+    # 从检查点接着训练：随机数生成器的状态也要恢复，图片的顺序才与没有中断时一样
+    # Resume from a checkpoint. The random state is restored too, so the images come in the same order.
     out = args.out_dir
     files = {"weights": out / "pictures.pt", "checkpoint": out / "checkpoint.pt", "picture": out / "held-out.png"}
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -106,8 +106,8 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
         losses, ious = state["train_loss"], state["iou"]
         print(f"从第 {len(losses)} 轮之后接着训练 · Resumed after epoch {len(losses)}")
 
-    # 训练模型：每轮之后测试一次，写入检查点；平均交并比最高的一轮也写入权重文件
-    # Train, test after each epoch, and write a checkpoint. The epoch with the highest mean IoU gives the weights.
+    # 训练模型：每轮之后测试一次，保存检查点；这一轮的平均交并比是到目前为止最高的，就把权重也存下来
+    # Train, test after each epoch, and write a checkpoint. Keep the weights with the highest mean IoU.
     for epoch in range(len(losses) + 1, epochs + 1):
         loss = lesson.train_one_epoch(model, train_loader, find_loss, optimizer, device, scheduler)
         if not math.isfinite(loss):
@@ -123,12 +123,12 @@ def train(args: argparse.Namespace, device: torch.device) -> dict:
         if epoch == epochs or epoch % max(1, epochs // 10) == 0:  # fewer than 20 lines
             print(f"epoch {epoch}: loss {loss:.4f}, held-out IoU {means[-1]:.4f} (mean of the classes)")
 
-    # 用最好的一轮预测留出的图片 · Predict the held-out images with the best epoch
+    # 用最好一轮的权重预测留出的图片 · Predict the masks of the held-out images with the weights of the best epoch
     model.load_state_dict(load(files["weights"])["model"])
     predicted = lesson.segment(model, test_images, device, args.batch_size)
     best = int(np.nanmean(ious, axis=1).argmax())
-    print(f"\n保留第 {best + 1} 轮的权重：它在这些留出的图片上最好，对新图片可能差一些")
-    print(f"Epoch {best + 1} is kept, because it did best on these held-out images. New images may do a little worse.")
+    print(f"\n保留第 {best + 1} 轮的权重：这一轮在这些留出的图片上结果最好，在新图片上可能差一些")
+    print(f"Epoch {best + 1} is kept: it did best on these held-out images. New images may have a lower IoU.")
     for number, name in enumerate(names):
         print(f"  IoU {ious[best][number]:.4f}  class {name}".replace("nan", "-"))
         if number in test_masks and number not in predicted:
@@ -149,12 +149,12 @@ def find_loss(logits: Tensor, masks: Tensor) -> Tensor:
     The Dice loss is 1 minus the mean over the classes of 2 * overlap / (predicted pixels + true pixels), where each
     pixel counts with the probability that the network gives to the class. See "V-Net" by Milletari et al. (2016).
 
-    损失函数：交叉熵里每个像素一样重要，稀少的类别几乎不起作用；Dice 损失让每一类一样重要，所以把两者相加。
+    损失函数：交叉熵里每个像素一样重要，像素很少的类别几乎不起作用；Dice 损失让每一类一样重要，所以把两者相加。
     """
     known = (masks != BORDER).unsqueeze(1)
     shares = logits.softmax(dim=1) * known
     truth = nn.functional.one_hot(masks.clamp(max=logits.shape[1] - 1), logits.shape[1]).movedim(-1, 1) * known
-    # 加 1：这一批里没有的类别，也不会除以 0 · The 1 prevents 0 / 0 for a class that is not in this batch.
+    # 加 1：这一批里没有的类别，没有误报时 Dice 接近 1 · The 1 lets an absent class get a Dice near 1, not 0.
     dice = (2 * (shares * truth).sum(dim=(0, 2, 3)) + 1) / ((shares + truth).sum(dim=(0, 2, 3)) + 1)
     return nn.functional.cross_entropy(logits, masks, ignore_index=BORDER) + 1 - dice.mean()
 
@@ -169,18 +169,18 @@ def measure(predicted: Tensor, masks: Tensor, classes: int) -> list[float]:
 
 
 def split(masks: Tensor, names: list[str]) -> tuple[list[int], list[int]]:
-    """Return the numbers of the training masks and of the held-out ones: a tenth of them, whatever the seed is.
+    """Return the indices of the training masks and of the held-out ones. They do not depend on the seed.
 
-    As far as possible, each class is in both parts.
+    About a tenth is held out. As far as possible, each class is in both parts.
 
-    划分：固定留出十分之一，并尽量让每一类在两部分里都有。
+    划分：留出约十分之一（与 --seed 无关），并尽量让两部分里都有每一类。
     """
     has = np.array([[number in mask for number in range(len(names))] for mask in masks])
     order = torch.randperm(len(masks), generator=torch.Generator().manual_seed(0)).tolist()
     held_out = []
     for index in order:
-        # 有还没留出的类别，或还不到十分之一，就留出；但训练集里每一类都不能少
-        # Hold out a mask if it has a class that is new there, or to fill a tenth. Training must not lose any class.
+        # 这张掩码有还没留出的类别，或者留出的还不到十分之一，就留出它；但训练集里不能缺少任何一类
+        # Hold out a mask if it adds a class, or until a tenth is held out. Training must keep all classes.
         new = has[index] & ~has[held_out].any(axis=0)
         remaining = has.sum(axis=0) - has[held_out].sum(axis=0)
         if (new.any() or len(held_out) < len(masks) // 10) and (remaining[has[index]] > 1).all():
@@ -220,8 +220,8 @@ def predict(args: argparse.Namespace, device: torch.device) -> dict:
             print(f"error: {error}", file=sys.stderr)
             continue
         mask = lesson.segment(model, to_tensor(image, size).unsqueeze(0), device)[0].numpy()
-        # 放大掩码：每一类单独平滑地放大，再取最大的一类，轮廓就没有锯齿
-        # Enlarge each class smoothly by itself, then take the largest. This leaves no jagged outlines.
+        # 放大掩码：每一类单独平滑地放大，每个像素再取值最大的一类，轮廓就没有锯齿
+        # To avoid jagged outlines, enlarge each class smoothly, and let each pixel take the strongest class.
         mask = cv2.resize(np.eye(len(names), dtype=np.float32)[mask], image.size).argmax(axis=2)
         save_mask(mask, classes, target)
         predictions.append(target)
@@ -261,7 +261,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=lambda text: lesson.whole_number(text, 0), metavar="N", default=0,
         help="seed for the random numbers; the held-out images are always the same (default: %(default)s)")
     train.add_argument("--resume", action="store_true",
-        help="continue a stopped training after its last complete epoch; give the other options as before")
+        help="continue a stopped run after its last complete epoch; give the other options as before")
     add_output(parser, "pictures.pt in --out-dir, where the training writes it", OUT_DIR)
     # fmt: on
     return parser
@@ -300,7 +300,7 @@ def find_pairs(image_dir: Path, mask_dir: Path) -> list[tuple[Path, Path]]:
     if missing:
         raise ValueError(f"{mask_dir} has no mask for {missing[0]}; a mask must have the same name as its image, or a"
                          " name that ends differently, by the same rule for all masks")  # fmt: skip
-    print(f"第一对 · The first pair: {images[first].name}, {masks[wanted[first]].name}")
+    print(f"第一对图片和掩码 · The first pair: {images[first].name}, {masks[wanted[first]].name}")
     return [(images[name], masks[mask]) for name, mask in wanted.items()]
 
 
@@ -313,7 +313,7 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
 def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, Tensor, dict]:
     """Return images, uint8 (N, 3, size, size), masks, uint8 (N, size, size), and the classes.
 
-    A mask contains class numbers: n is the n-th value in classes["values"].
+    A mask contains class numbers: n stands for classes["values"][n].
     """
     pairs = find_pairs(image_dir, mask_dir)
     if len(pairs) < 2:
@@ -333,7 +333,7 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
             lost += count - len(np.union1d(kept, 0))
         images.append(to_tensor(image, size))
         masks.append(cv2.resize(numbers, (size, size), interpolation=cv2.INTER_NEAREST_EXACT))
-    print(f"图片转正，缩放成正方形 · The images are turned upright (EXIF) and resized to {size}x{size} squares.")
+    print(f"图片已转正，并缩放成正方形 · The images are turned upright (EXIF) and resized to {size}x{size} squares.")
     if lost:
         print(f"!!! 掩码里的 {areas} 个区域有 {lost} 个缩小后消失，可以增大 --size")
         print(f"!!! {lost} of the {areas} areas in the masks vanish at this size. Try a larger --size.")
@@ -343,7 +343,7 @@ def read_pictures(image_dir: Path, mask_dir: Path, size: int) -> tuple[Tensor, T
 def read_classes(files: list[Path]) -> dict:
     """Decide from all masks which values are classes. Return the values, their palette, and whether edges are soft.
 
-    It raises ValueError if the masks do not show two to MOST_CLASSES classes.
+    Raise ValueError if the masks do not show two to MOST_CLASSES classes.
     """
     palettes = [read_picture(file, mask=True).getpalette() for file in files]
     palette = palettes[0] if palettes.count(palettes[0]) == len(files) else None
@@ -369,7 +369,7 @@ def read_classes(files: list[Path]) -> dict:
     sharp = len(values) < 5 or (len(values) <= MOST_CLASSES and solid >= set(values))
     soft = not numbered and (not sharp or any(file.suffix.lower() in LOSSY for file in files))
     if soft:  # The two colors are frequent, solid and clearly different.
-        print("其他的值算作颜色较近的一类 · Any other value means the class whose color is nearer.")
+        print("其他的值归入颜色更接近的那一类 · Any other value means the class whose color is nearer.")
         values, most = [], 2
         for value, _ in counts.most_common():
             if value in solid and all(abs(to_rgba(value) - to_rgba(other)).max() > 32 for other in values):
@@ -411,7 +411,7 @@ def to_numbers(page: Image.Image, classes: dict) -> np.ndarray:
         numbers = np.argmin([abs(to_rgba(values) - to_rgba(one)).sum(axis=2) for one in classes["values"]], axis=0)
     else:
         numbers = np.searchsorted(classes["values"], values)
-        numbers[numbers == len(classes["values"])] = BORDER  # It has the largest of all values.
+        numbers[numbers == len(classes["values"])] = BORDER  # 255 (WHITE) is above all other values.
     return numbers.astype(np.uint8)
 
 

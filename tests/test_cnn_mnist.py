@@ -162,6 +162,6 @@ def test_pictures_show_what_they_say(tmp_path, monkeypatch):
     images = digits.float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
     loader = DataLoader(TensorDataset(images, labels), batch_size=20)
     cnn_mnist.plot_mistakes(model, loader, torch.device("cpu"), tmp_path / "mistakes.png")
-    assert drawn[1].get_suptitle().startswith("2 of 30 test images are wrong")
+    assert drawn[1].get_suptitle().startswith("2 of 30 predictions are wrong")
     assert [ax.get_title() for ax in drawn[1].axes] == ["7 → 3", "7 → 5"]
     assert [ax.images[0].get_array().max() for ax in drawn[1].axes] == [3, 5]

@@ -320,7 +320,7 @@ def test_flags_that_do_not_go_together(tmp_path, capsys, flags):
     with pytest.raises(SystemExit) as stop:
         run(tmp_path / "out", *flags.split())
     message = capsys.readouterr().err.splitlines()[-1]
-    assert stop.value.code == 2 and re.search("not allowed with|belong together|multiple of 16|is required", message)
+    assert stop.value.code == 2 and re.search("not allowed with|given together|multiple of 16|is required", message)
 
 
 def test_weights_are_named_for_what_they_are(tmp_path, no_training):
