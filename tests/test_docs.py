@@ -164,6 +164,16 @@ def test_every_row_has_its_test(page):
         assert aged[row] in ("a slip", "笔误") or re.search(rf"def test_(\w+_)?E{row}_", tests), row
 
 
+@pytest.mark.parametrize("page", [DOCS / "reference.md", DOCS / "reference.zh.md"], ids=lambda p: p.name)
+def test_every_warning_on_the_page_is_printed_by_a_script(page):
+    """What changes from run to run is left out: the class, the version of CUDA, the device, the numbers."""
+    scripts = "".join(map(read, [*ROOT.glob("*.py"), *ROOT.glob("own_data/*.py")])).casefold()
+    warnings = re.findall(r"\*\*(.+?)\*\*", re.split(r"(?m)^## ", read(page).split("`!!!`")[-1])[0], re.DOTALL)
+    parts = [part for text in warnings for part in re.split(r"…|手提包|bag$|13\.2|cuda |\.pt", " ".join(text.split()))]
+    assert len(warnings) > 14
+    assert not [part for part in parts if part.strip(" .").casefold() not in scripts]
+
+
 @pytest.mark.parametrize("page", CHINESE, ids=lambda p: p.name)
 def test_chinese_page_keeps_step(page):
     """Only the tables of README and of installing.md: their Chinese pages are written for their own readers."""
