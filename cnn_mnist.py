@@ -64,7 +64,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.layer1 = nn.Sequential(  # (N, 1, 28, 28) -> (N, 16, 14, 14)
             # input_channel: 1, output_channel: 16
-            nn.Conv2d(1, 16, kernel_size=5, stride=1, padding=2),  # (N, 16, 28, 28): padding 2 keeps the size
+            nn.Conv2d(1, 16, kernel_size=5, stride=1, padding=2),  # (N, 16, 28, 28)：padding 使大小不变 · same size
             nn.BatchNorm2d(16),
             nn.ReLU(),
             nn.MaxPool2d(kernel_size=2, stride=2),  # (N, 16, 14, 14)
@@ -394,17 +394,17 @@ def compare_train_and_eval(model: nn.Module, test_set: TensorDataset) -> None:
     # Use a copy, because each forward pass in train mode changes the moving averages. model.train(False) does the same
     # as model.eval().
     model = copy.deepcopy(model)
-    print("\neval模式和train模式的区别：数字 1 的图片认对几张；同一张图片换到只有两张的批次里，得分最多变化多少")
-    print("What train() and eval() change:")
-    for training in (False, True):
+    print("\neval模式和train模式的区别 · What train() and eval() change:")
+    for mode, training in ("eval()", False), ("train()", True):
         model.train(training)
         logits, pair = model(ones), model(ones[:2])
-        recognized = (logits.argmax(dim=1) == 1).sum()
+        right = (logits.argmax(dim=1) == 1).sum()
         change = (logits[:2] - pair).abs().max()
-        print(f"  {'train' if training else 'eval'}(): {recognized} of {len(ones)} images of a 1 are recognized.")
-        print(f"    In a batch of only the first two images, their logits change by up to {change:.4f}.")
-    print("  忘记 eval() 时，一张图片的预测会受同一批里其他图片的影响。LeNet 没有 BatchNorm，不受影响。")
-    print("  Without eval(), a prediction depends on the rest of the batch. LeNet has no BatchNorm and is unaffected.")
+        print(f"  {mode}：{len(ones)} 张数字 1 的图片认对 {right} 张；前两张单独作为一批，得分最多变化 {change:.4f}")
+        print(f"  {mode}: {right} of {len(ones)} images of a 1 are recognized.", end=" ")
+        print(f"In a batch of only the first two, their logits change by up to {change:.4f}.")
+    print("  忘记 eval() 时，图片的得分会受同一批里其他图片的影响，预测也可能改变。LeNet 没有 BatchNorm，不受影响。")
+    print("  Without eval(), an image's logits depend on its whole batch. LeNet has no BatchNorm and is unaffected.")
 
 
 @torch.no_grad()

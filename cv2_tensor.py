@@ -141,7 +141,7 @@ def to_tensor(args):
     ToTensor divides only uint8 by 255, which turns 0...255 into 0...1. Wider types and floats are not scaled.
     """
     image = cv2.imread(args.gray, 0)
-    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535, the largest 16-bit number
+    sixteen = np.uint16(image) * 257  # 255 * 257 = 65535：16 位的最大值 · the largest 16-bit number
 
     # v2 用两步代替 ToTensor：对 uint8，两者的结果几乎相同；16 位整数也会被 v2 缩放
     # v2 replaces ToTensor with two steps. For uint8, the results are nearly equal. v2 also scales 16-bit integers.

@@ -124,8 +124,8 @@ def check(model, train_set, criterion, lr, device) -> dict[str, float]:
     A new model should find all ten digits about equally likely, so the first loss should be near ln 10. At
     the 50th step on the same 100 images, the loss should be near 0. If not, look for a mistake first.
 
-    训练之前先检查两件事：第一步的损失应接近 ln 10（这时各数字概率相近）；用同样的 100 张图片训练到第 50 步，损失应接近 0。
-    如果不是这样，就先找出错误，再开始训练。
+    训练之前先检查两件事：第一步的损失应接近 ln 10（这时各数字概率相近）；用同样的 100 张图片训练到第 50 步，
+    损失应接近 0。如果不是这样，就先找出错误，再开始训练。
     """
     # 在副本上检查，模型本身仍然没有训练过 · Check a copy, so that the model itself stays untrained
     model = copy.deepcopy(model)
