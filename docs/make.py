@@ -114,7 +114,10 @@ def correct_links(page: str) -> tuple[str, list[str]]:
             number = find_code(label.strip("`"), lines, places.get(file, 0))
         else:
             text = label.replace(r"\|", "|")
-            number = next((number for number, line in enumerate(lines, start=1) if text in line), None)
+            found = [number for number, line in enumerate(lines, start=1) if text in line]
+            # Networks have several layers like "(1): ReLU()". The link leads to the next one.
+            found.sort(key=lambda number: bool(re.match(r"\(\d\)", text)) and number <= places.get(file, 0))
+            number = next(iter(found), None)
         if number is None:
             not_found.append(f"{link[1]} is not found in {file.removeprefix('../')}")
             return link[0]
