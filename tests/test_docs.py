@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -131,6 +132,12 @@ def test_links_lead_somewhere(page):
             assert right, f"{text} {address}: run python docs/make.py --links-only"
         elif anchor:
             assert anchors(read(target)).count(anchor) == 1, address
+
+
+def test_links_to_lines_are_those_that_docs_make_finds():
+    make = runpy.run_path(str(DOCS / "make.py"))
+    for page in make["PAGES"]:
+        assert make["correct_links"](read(DOCS / page)) == (read(DOCS / page), [])
 
 
 def test_every_line_of_code_of_the_notes_is_in_the_list_of_lines():
